@@ -1,0 +1,21 @@
+/**
+ * How the tests run: every `test/**` file in a process of its own, two at a time.
+ *
+ * Processes and not threads: the native addon, worker threads, signals, `process.setuid` and network
+ * namespaces belong to a process, and a test that crashes one must not take the others with it.
+ */
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 20_000,
+    retry: 0,
+    allowOnly: false,
+    passWithNoTests: false,
+  },
+});
