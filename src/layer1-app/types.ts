@@ -1,0 +1,220 @@
+/**
+ * The words of layer 1: what an app hands to the runtime and what it gets back.
+ *
+ * Layer 1. Types only, no code: everything an app can see is here, and nothing of workers, rings or
+ * kernel sockets. `runtime.ts` implements `Apo`.
+ */
+
+import type { ApoError } from "./errors.ts";
+import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
+
+/**
+ * A connection's number. Its low 24 bits are shard (4) and slot (20); above them stands a generation, so
+ * that a number kept too long is refused with `ESTALE` and never reaches somebody else's connection.
+ */
+export type Sockfd = number;
+
+/** The far end of a connection, and our own. */
+export interface Peer {
+  readonly protocol: "tcp" | "udp" | "icmp";
+  readonly address: string;
+  readonly port: number;
+  readonly localAddress: string;
+  readonly localPort: number;
+}
+
+/** One message of a connection. `bytes` is a view into shared memory, valid until the handler is done. */
+export interface Message {
+  readonly bytes: Uint8Array;
+  /** The decoded value on `msgpack` framing; `undefined` on every other. */
+  readonly value: unknown;
+  /** The bytes as UTF-8 (copied). */
+  text(): string;
+}
+
+/** Why a connection ended. `error` is there when it did not end by plan. */
+export interface CloseReason {
+  readonly code:
+    | "end" // the peer closed in order
+    | "closed" // this app closed it
+    | "reset" // the peer reset it, or the network did
+    | "recvlen" // a message longer than `recvlen`
+    | "framing" // bytes that no message of the framing can start with
+    | "idle" // a UDP connection was silent for `idleMs`
+    | "refused" // a client's connection was not accepted
+    | "timeout" // a client's connection was not accepted in time
+    | "handler" // a handler threw
+    | "worker" // the worker that owned it died
+    | "shutdown"; // the runtime was closed
+  readonly error?: ApoError;
+}
+
+/** Something an operator should know: told to the listener's `alarm` handler. */
+export interface Alarm {
+  readonly code: "backlog" | "frames" | "handler" | "worker" | "udp-overflow";
+  readonly text: string;
+  /** How often since the last alarm of the same code. */
+  readonly count: number;
+}
+
+/** What a connection has carried so far. Counts wrap at 2^32. */
+export interface ConnectionStatus {
+  readonly queuedBytes: number;
+  readonly writtenBytes: number;
+  readonly receivedBytes: number;
+  readonly receivedMessages: number;
+}
+
+/**
+ * The handlers of a listener or of a client connection. A handler that returns a promise is done when the
+ * promise settles; until then the connection's next message is held and the sender is held off.
+ */
+export interface Handlers {
+  connected?(sockfd: Sockfd, peer: Peer, apo: AppVerbs): void | Promise<void>;
+  request?(sockfd: Sockfd, message: Message, apo: AppVerbs): void | Promise<void>;
+  closed?(sockfd: Sockfd, reason: CloseReason, apo: AppVerbs): void | Promise<void>;
+  alarm?(alarm: Alarm, apo: AppVerbs): void | Promise<void>;
+}
+
+/**
+ * A framing of one's own: given what has arrived, the length in bytes of the first whole message at its
+ * start, or 0 when more must arrive. Throwing closes the connection with reason `framing`.
+ */
+export type FramingFunction = (bytes: Uint8Array) => number;
+
+/** A framing that the workers know; made by the functions of `framing`. */
+export interface BuiltInFraming {
+  readonly kind: "raw" | "line" | "length16" | "length32" | "msgpack";
+}
+
+export type Framing = BuiltInFraming | FramingFunction;
+
+/** What a connection may be asked to send. A plain value goes out encoded on `msgpack` framing only. */
+export type Sendable =
+  | Uint8Array
+  | string
+  | FileSlice
+  | AsyncIterable<Uint8Array | string>
+  | ReadableStream<Uint8Array>;
+
+/** A part of a file, read as the connection's window opens: any length in constant memory. */
+export interface FileSlice {
+  readonly file: string | URL;
+  /** First byte; 0 if left out. */
+  readonly offset?: number;
+  /** How many bytes; to the file's end if left out. */
+  readonly length?: number;
+}
+
+interface CommonOptions extends Handlers {
+  readonly protocol: "tcp" | "udp" | "icmp";
+  /** The longest message that may be received, in bytes (65,536). */
+  readonly recvlen?: number;
+  /** What one message is on a byte stream (`framing.raw()`). UDP and ICMP: one datagram is one message. */
+  readonly framing?: Framing;
+  /** A module whose exports are the handlers; it runs in app workers, a connection staying with one. */
+  readonly module?: URL | string;
+  /** UDP: milliseconds of silence after which a connection is closed (60,000; 0 = never). */
+  readonly idleMs?: number;
+  /** UDP: datagrams a connection may have waiting behind the one with the app (64); more are dropped and counted. */
+  readonly waiting?: number;
+  /** TCP: send small messages at once (true). */
+  readonly nodelay?: boolean;
+  /** Bytes that may be queued in the runtime for one connection before `sendto` refuses with `ENOBUFS` (16 MiB). */
+  readonly sendlen?: number;
+}
+
+/** The server side of `opens`. */
+export interface ListenOptions extends CommonOptions {
+  /** 0 picks a free one; read it back from the listener. */
+  readonly port: number;
+  /** The local address (all of them). */
+  readonly address?: string;
+  /** How many connections at most, in units of 256 (16 = 4,096 connections). */
+  readonly backlog?: number;
+  readonly to?: never;
+}
+
+/** The client side of `opens`: it connects, with the first message in it. */
+export interface ConnectOptions extends CommonOptions {
+  /** `host:port`, `[v6]:port`, or the two apart. ICMP: the port is left out. */
+  readonly to: string | { readonly address: string; readonly port: number };
+  /** The first message, sent as soon as the connection stands. */
+  readonly news?: Uint8Array | string;
+  /** Milliseconds to wait for the connection (10,000). */
+  readonly connectMs?: number;
+  readonly port?: never;
+  readonly backlog?: never;
+}
+
+/** What `opens` makes on the server side. */
+export interface Listener extends AsyncDisposable {
+  readonly protocol: "tcp" | "udp" | "icmp";
+  readonly address: string;
+  readonly port: number;
+  /** Connections open now. */
+  readonly connections: number;
+  /** Stops accepting and closes the listener's connections. Idempotent. */
+  close(): Promise<void>;
+  /** Stops accepting, and resolves when the last connection has ended by itself. */
+  drain(): Promise<void>;
+  /** Resolves (never rejects) when the listener has ended: with the error, or undefined. */
+  readonly closed: Promise<ApoError | undefined>;
+}
+
+/** The verbs that a handler is given; in app workers they are all there is. */
+export interface AppVerbs {
+  /**
+   * Sends a message. Bytes and strings are copied before it returns, so the caller may reuse its buffer.
+   * Returns a promise when the runtime would have the app wait (its memory is full, or a file or stream
+   * is being sent); `await apo.sendto(...)` is always right.
+   *
+   * An array of sockfds sends the same bytes to each, from one shared copy; the stale among them are passed
+   * over and counted. `framing` of a built-in kind is added here (a line's end, a length); bytes for
+   * several connections go out as they are.
+   *
+   * Errors: `ESTALE` (the connection is gone), `ENOBUFS` (over `sendlen`), `EMSGSIZE`, `EINVAL`.
+   */
+  sendto(to: Sockfd | readonly Sockfd[], data: Sendable | unknown): Promise<void> | undefined;
+  /** Closes a connection once what was sent is out; `{ reset: true }` throws that away. Idempotent, never throws. */
+  close(sockfd: Sockfd, options?: { reset?: boolean }): void;
+  /** Bytes given to `sendto` for this connection and not yet taken by the transport. Cheap. 0 for a stale one. */
+  queued(sockfd: Sockfd): number;
+  /** Resolves when everything given to `sendto` so far has been taken by the transport, or the connection ended. */
+  flushed(sockfd: Sockfd): Promise<void>;
+  /** The two ends. `ESTALE` if it is gone. */
+  peer(sockfd: Sockfd): Peer;
+  status(sockfd: Sockfd): ConnectionStatus;
+}
+
+/** A runtime: the three verbs, and what an operator reads. */
+export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
+  opens(options: ListenOptions): Promise<Listener>;
+  opens(options: ConnectOptions): Promise<Sockfd>;
+  /** Without an argument, closes the whole runtime. */
+  close(what?: Sockfd | Listener, options?: { reset?: boolean }): Promise<void>;
+  /** Stops accepting, and resolves when every connection has ended by itself. Then call `close()`. */
+  drain(): Promise<void>;
+  /** Resolves (never rejects) when the runtime has ended: with the error, or undefined. */
+  readonly closed: Promise<ApoError | undefined>;
+  /** A fan-out engine in the native thread: one packet in, a thousand out. */
+  fanout(options?: FanoutOptions): Promise<Fanout>;
+  /** Every counter of the runtime by dotted name, drops by reason among them. */
+  counters(): Record<string, number>;
+}
+
+/** What `createRuntime` takes. */
+export interface RuntimeOptions {
+  /** Where packets come from and go to ("host": the kernel's TCP and UDP). */
+  readonly link?: "host" | "mem";
+  /** Layer-2 worker threads (half the cores, at least 1, at most 16). */
+  readonly workers?: number;
+  /** App worker threads for handler modules (half the cores, at least 1). Started when first needed. */
+  readonly appWorkers?: number;
+  /** `mem`: this runtime's address and prefix on the wire, as "10.0.0.1/24". */
+  readonly address?: string;
+  /** `mem`: the wire; two runtimes with the same wire reach each other. */
+  readonly wire?: unknown;
+  /** Bytes of the shared frame pool a thread may use (64 MiB; touched lazily). */
+  readonly poolBytes?: number;
+}
