@@ -1,0 +1,40 @@
+/**
+ * Where things are in a checkout, and which Node runs the sources.
+ *
+ * Plain JavaScript for Node >= 18, no dependencies: it runs before anything is installed.
+ */
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+export const nativeDir = join(root, "native", "rawsock");
+export const cacheDir = join(root, ".cache");
+
+/** The Node that the dev dependency `node` brings. */
+export const bundledNode = join(root, "node_modules", "node", "bin", "node");
+
+/** Node runs TypeScript by itself from 22.18, and in the 23 line from 23.6. */
+export function runsTypeScript(version) {
+  const [major = 0, minor = 0] = version.replace(/^v/, "").split(".").map(Number);
+  if (major === 22) return minor >= 18;
+  if (major === 23) return minor >= 6;
+  return major > 23;
+}
+
+/** The Node to run the sources with: this one when it is new enough, else the bundled one. */
+export function chooseNode() {
+  return runsTypeScript(process.version) ? process.execPath : bundledNode;
+}
+
+/** True in a checkout of the repository, false in an installed package (which carries no sources). */
+export function isCheckout() {
+  return existsSync(join(root, "src", "index.ts")) || existsSync(join(root, "package-lock.json"));
+}
+
+/** The npm that started us, else the one on the PATH, as a command and its first arguments. */
+export function npmCommand() {
+  const path = process.env.npm_execpath;
+  if (path && existsSync(path) && /npm-cli\.c?js$/.test(path)) return [process.execPath, path];
+  return ["npm"];
+}

@@ -1,0 +1,57 @@
+/**
+ * `npm run fuzz -- NAME|all [SECONDS]`: libFuzzer on native/rawsock/fuzz/NAME_fuzz.cc with ASan and UBSan.
+ *
+ * Seeds are read from native/rawsock/fuzz/corpus/NAME; what is found on the way is kept in .cache, a crash
+ * as crash-… in the current folder. The last line counts targets. Plain JavaScript, no dependencies.
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { basename, join } from "node:path";
+import { compiler, findCompiler, nativeFiles } from "./lib/native-compile.js";
+import { cacheDir, nativeDir } from "./lib/paths.js";
+import { PlainError, runMain, say } from "./lib/say.js";
+import { run } from "./lib/spawn.js";
+
+async function main() {
+  const [wanted, secondsText = "60"] = process.argv.slice(2);
+  const targets = nativeFiles("fuzz", "_fuzz.cc").map((path) => [basename(path, "_fuzz.cc"), path]);
+  const names = targets.map(([name]) => name);
+  const chosen = wanted === "all" ? targets : targets.filter(([name]) => name === wanted);
+  const seconds = Number(secondsText);
+  if (chosen.length === 0 || !(seconds > 0)) {
+    throw new PlainError(
+      `usage: npm run fuzz -- NAME|all [SECONDS]; the targets are ${names.join(", ") || "none"}.`,
+    );
+  }
+  const command = await findCompiler(["clang++"]);
+  if (!command) throw new PlainError("fuzzing needs clang: `apt install clang libclang-rt-dev`.");
+  const tools = compiler({
+    command,
+    name: "fuzz",
+    flags: ["-fsanitize=fuzzer-no-link,address,undefined", "-fno-sanitize-recover=all"],
+  });
+
+  let failed = 0;
+  for (const [name, path] of chosen) if (!(await survives(tools, name, path, seconds))) failed++;
+  console.log(`${chosen.length - failed} passed, ${failed} failed`);
+  return failed ? 1 : 0;
+}
+
+async function survives(tools, name, path, seconds) {
+  const program = await tools.link(path, ["-fsanitize=fuzzer"]);
+  const found = join(cacheDir, "fuzz", name);
+  const seeds = join(nativeDir, "fuzz", "corpus", name);
+  mkdirSync(found, { recursive: true });
+  const args = [
+    `-max_total_time=${seconds}`,
+    "-timeout=10",
+    "-rss_limit_mb=2048",
+    "-print_final_stats=1",
+    found,
+  ];
+  if (existsSync(seeds)) args.push(seeds);
+  const code = await run(program, args, { stdio: ["ignore", 2, 2] });
+  say(`fuzz ${name}: ${code === 0 ? `ok, ${seconds} s` : `FAILED (exit code ${code})`}`);
+  return code === 0;
+}
+
+await runMain(main);
