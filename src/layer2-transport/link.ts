@@ -1,0 +1,228 @@
+/**
+ * The two rings between an app endpoint and a layer-2 worker, and the port that wakes whoever sleeps.
+ *
+ * Layer 2, used by both sides alike. A `Link` is one end; a `Mailbox` serves all the links of a thread: it takes a
+ * bounded number of descriptors a turn, publishes what was posted once a batch, and sleeps when nothing is left.
+ * Nothing here knows what a descriptor means.
+ */
+
+import type { MessagePort } from "node:worker_threads";
+import { descriptorWords, RingConsumer, RingProducer, createRing } from "../layer3-ip/ring.ts";
+
+export { FramePool, createPool, largeFrameBytes, shapeFor, smallFrameBytes } from "../layer3-ip/pool.ts";
+export { field } from "../layer3-ip/ring.ts";
+
+/** Descriptors of one link that are handled before others get their turn. */
+const descriptorsPerTurn = 512;
+/** Descriptors a ring holds: 128 KiB of memory, a thousand messages in both directions at once. */
+const ringCapacity = 4096;
+/** How long a full ring is left alone before it is tried again. */
+const retryMs = 1;
+
+/** The shared memory of a link. `down` leads to the worker, `up` to the app. */
+export interface LinkMemory {
+  readonly down: SharedArrayBuffer;
+  readonly up: SharedArrayBuffer;
+}
+
+export function createLinkMemory(): LinkMemory {
+  return { down: createRing(ringCapacity), up: createRing(ringCapacity) };
+}
+
+export class Link {
+  /** The other side's number: a worker's index, or an app endpoint's party. */
+  readonly peer: number;
+  readonly incoming: RingConsumer;
+  readonly port: MessagePort;
+  private readonly outgoing: RingProducer;
+  private readonly mailbox: Mailbox;
+  private readonly overflow: number[] = [];
+  private overflowAt = 0;
+  private timer: NodeJS.Timeout | undefined;
+  private waiters: (() => void)[] = [];
+  private closed = false;
+
+  constructor(mailbox: Mailbox, side: "app" | "worker", peer: number, memory: LinkMemory, port: MessagePort) {
+    this.mailbox = mailbox;
+    this.peer = peer;
+    this.port = port;
+    this.outgoing = new RingProducer(side === "app" ? memory.down : memory.up);
+    this.incoming = new RingConsumer(side === "app" ? memory.up : memory.down);
+    port.on("message", mailbox.wake);
+    port.unref();
+  }
+
+  /** Whether the ring is full and descriptors wait in this thread. */
+  get overflowing(): boolean {
+    return this.overflowAt < this.overflow.length;
+  }
+
+  /** Posts a descriptor. It leaves with the batch; order is kept. */
+  post(
+    kindWord: number,
+    sockfd: number,
+    generation: number,
+    frame: number,
+    offset: number,
+    length: number,
+    arg0: number,
+    arg1: number,
+  ): void {
+    const slot = this.overflowing ? -1 : this.outgoing.reserve();
+    if (slot < 0) {
+      this.overflow.push(kindWord, sockfd, generation, frame, offset, length, arg0, arg1);
+    } else {
+      const words = this.outgoing.words;
+      words[slot] = kindWord;
+      words[slot + 1] = sockfd;
+      words[slot + 2] = generation;
+      words[slot + 3] = frame;
+      words[slot + 4] = offset;
+      words[slot + 5] = length;
+      words[slot + 6] = arg0;
+      words[slot + 7] = arg1;
+    }
+    this.mailbox.schedule();
+  }
+
+  /** Publishes what was posted, and wakes the other side if it sleeps. */
+  flush(): void {
+    if (this.closed) return;
+    if (this.overflowing) this.refill();
+    if (this.outgoing.publish()) this.port.postMessage(0);
+  }
+
+  /** Resolves when no descriptor of this link waits in this thread. */
+  drained(): Promise<void> | undefined {
+    if (!this.overflowing) return undefined;
+    return new Promise((resolve) => {
+      this.waiters.push(resolve);
+    });
+  }
+
+  /** Ends the link; what waits is forgotten. */
+  close(): void {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.overflow.length = 0;
+    this.overflowAt = 0;
+    this.port.close();
+    this.tellWaiters();
+  }
+
+  private refill(): void {
+    const { overflow, outgoing } = this;
+    while (this.overflowAt < overflow.length) {
+      const slot = outgoing.reserve();
+      if (slot < 0) break;
+      for (let i = 0; i < descriptorWords; i += 1) {
+        outgoing.words[slot + i] = overflow[this.overflowAt + i] as number;
+      }
+      this.overflowAt += descriptorWords;
+    }
+    if (this.overflowAt === overflow.length) {
+      overflow.length = 0;
+      this.overflowAt = 0;
+      this.tellWaiters();
+      return;
+    }
+    this.timer ??= setTimeout(() => {
+      this.timer = undefined;
+      this.flush();
+    }, retryMs);
+  }
+
+  private tellWaiters(): void {
+    const waiters = this.waiters;
+    this.waiters = [];
+    for (const resolve of waiters) resolve();
+  }
+}
+
+/** Handles one descriptor, whose words start at `at`. Returning true ends the turn early. */
+export type Receive = (link: Link, words: Int32Array, at: number) => boolean | undefined;
+
+export class Mailbox {
+  /** Wakes the mailbox: bound, so that it can be a listener. */
+  readonly wake: () => void;
+  private readonly links: Link[] = [];
+  private readonly receive: Receive;
+  private readonly later: (run: () => void) => void;
+  private readonly flushAll: () => void;
+  private scheduled = false;
+  private turnPending = false;
+  private busy = false;
+
+  /** `later` is `queueMicrotask` or `setImmediate`: when a batch that nobody ends is published. */
+  constructor(receive: Receive, later: (run: () => void) => void) {
+    this.receive = receive;
+    this.later = later;
+    this.wake = () => this.turn();
+    this.flushAll = () => {
+      this.scheduled = false;
+      for (const link of this.links) link.flush();
+    };
+  }
+
+  add(link: Link): void {
+    this.links.push(link);
+    this.wakeSoon();
+  }
+
+  /** Takes a link out and ends it. */
+  remove(link: Link): void {
+    const at = this.links.indexOf(link);
+    if (at >= 0) this.links.splice(at, 1);
+    link.close();
+  }
+
+  /** Sees to it that posts are published soon; at the end of the turn when one is under way. */
+  schedule(): void {
+    if (this.scheduled || this.busy) return;
+    this.scheduled = true;
+    this.later(this.flushAll);
+  }
+
+  close(): void {
+    for (const link of this.links.splice(0)) link.close();
+  }
+
+  private wakeSoon(): void {
+    if (this.turnPending) return;
+    this.turnPending = true;
+    setImmediate(() => {
+      this.turnPending = false;
+      this.turn();
+    });
+  }
+
+  private turn(): void {
+    if (this.busy) return;
+    this.busy = true;
+    let more = false;
+    try {
+      for (const link of [...this.links]) more = this.serve(link) || more;
+    } finally {
+      this.busy = false;
+      for (const link of this.links) link.flush();
+    }
+    if (more) this.wakeSoon();
+  }
+
+  /** One link's turn. True: descriptors are left. */
+  private serve(link: Link): boolean {
+    const { incoming } = link;
+    incoming.wake();
+    for (let count = 0; count < descriptorsPerTurn; count += 1) {
+      const at = incoming.take();
+      if (at < 0) {
+        incoming.release();
+        if (incoming.sleep()) return false;
+        continue;
+      }
+      if (this.receive(link, incoming.words, at)) break;
+    }
+    incoming.release();
+    return true;
+  }
+}

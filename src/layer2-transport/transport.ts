@@ -1,0 +1,97 @@
+/**
+ * What a link's transport must do, and what it may call: the seam between the connection logic and raw input/output.
+ *
+ * Layer 2. `host/` (kernel sockets) and `mem/` (the native thread's wire) implement `Transport`; `dispatcher.ts`
+ * implements `TransportEvents` and knows messages, framings, holding and v-nodes, which a transport must not.
+ * All calls are made in the worker's thread. A transport serves `tcp` streams (it reports bytes by `received`) or
+ * `udp` and `icmp` datagrams (by `datagram`), or refuses `listen` and `connect` with `ENOTSUP`.
+ *
+ * The life of a connection: `accepted` or `connected` makes it; then `received`/`datagram` and `send`/`sent` in
+ * any order; a stream's `peerEnded` at most once; the dispatcher asks for its end by `end` (once all is sent) or by
+ * `destroy`; the transport reports the end by `ended`, exactly once, in every case, after a `sent` for every
+ * container it was given. After that neither side names it again.
+ */
+
+import type { ErrorCode } from "../layer1-app/errors.ts";
+import type { Connection } from "./connection.ts";
+import type { Container } from "./container.ts";
+import type { CloseCode } from "./descriptor.ts";
+import type { Ends, FramingKind, Protocol } from "./v-node.ts";
+
+/** How a listener's or client's connections are treated. Plain data: it crosses threads. */
+export interface ConnectionRules {
+  readonly protocol: Protocol;
+  readonly framing: FramingKind;
+  readonly recvlen: number;
+  readonly sendlen: number;
+  readonly idleMs: number;
+  readonly waiting: number;
+  readonly nodelay: boolean;
+}
+
+/** A listener as a worker knows it. */
+export interface ListenerRecord extends ConnectionRules {
+  readonly id: number;
+  readonly address: string | undefined;
+  readonly port: number;
+  /** Several workers listen on the port: each socket must be bound with SO_REUSEPORT. */
+  readonly shared: boolean;
+  /** Connections at most, all workers together. */
+  readonly limit: number;
+  /** Connections now, one word a worker, in shared memory. */
+  readonly counts: SharedArrayBuffer;
+  /** App endpoints that take its connections in turn. */
+  readonly endpoints: number[];
+}
+
+/** A client connection to be made. */
+export interface ConnectRequest extends ConnectionRules {
+  readonly id: number;
+  readonly address: string;
+  readonly port: number;
+  readonly connectMs: number;
+  readonly endpoint: number;
+}
+
+export interface LocalAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface Transport {
+  /** Starts taking connections. Rejects with an `ApoError`. Port 0: picks one. */
+  listen(listener: ListenerRecord): Promise<LocalAddress>;
+  /** Stops taking new connections; those that are there go on. Resolves when the port is free, for TCP. */
+  unlisten(listenerId: number): Promise<void>;
+  /** Makes a connection: `connected` or `connectFailed` follows, exactly once. */
+  connect(request: ConnectRequest): void;
+  /** Queues a container after those before it. `sent` follows when it has been taken, or thrown away. */
+  send(connection: Connection, container: Container): void;
+  /** Streams: `received` should not be called until `resume`, so that the peer is held off. */
+  pause(connection: Connection): void;
+  resume(connection: Connection): void;
+  /** Nothing more will be sent: end in order (TCP: FIN, then wait for the peer's, not forever). */
+  end(connection: Connection): void;
+  /** Ends at once; `reset` tells the peer so. */
+  destroy(connection: Connection, reset: boolean): void;
+  /** Ends whatever is left. */
+  close(): Promise<void>;
+}
+
+export interface TransportEvents {
+  /** A new connection of a listener. Undefined: it is refused (backlog or table full), drop it at once. */
+  accepted(listener: ListenerRecord, ends: Ends, handle: unknown): Connection | undefined;
+  /** A client's connection stands. Undefined: there is no slot; `connectFailed` has been called. */
+  connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined;
+  connectFailed(request: ConnectRequest, code: ErrorCode, text: string): void;
+  /** Bytes of a stream; they belong to the dispatcher from here on and must not change. */
+  received(connection: Connection, bytes: Uint8Array): void;
+  /** One datagram in a pool container, which is handed over (the callee drops it, whatever happens). */
+  datagram(connection: Connection, frame: number, offset: number, length: number): void;
+  /** The peer will send nothing more. */
+  peerEnded(connection: Connection): void;
+  /** A container given to `send` is no longer needed. */
+  sent(connection: Connection, container: Container): void;
+  /** The connection is over. `code` is used unless the app's side asked for the end first. */
+  ended(connection: Connection, code: CloseCode, error?: ErrorCode): void;
+}
