@@ -1,0 +1,64 @@
+// A doorbell: one 32-bit word that a thread sleeps on and that any thread, native or JavaScript,
+// rings. An event count over a futex: the sleeper reads the word, says at each of its inputs that
+// it will sleep, looks at them once more and waits only while the word still has the value it read;
+// ringing adds one and wakes.
+//
+// The word usually lies in a SharedArrayBuffer. Whoever keeps a Doorbell keeps that memory alive.
+#pragma once
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <cstdint>
+
+namespace apo {
+
+enum class FutexResult : int { kWoken = 0, kChanged = 1, kTimedOut = 2 };
+
+// Waits while *word == expected. A negative timeout waits for ever. Signals end the wait as if
+// woken.
+inline FutexResult futex_wait(uint32_t* word, uint32_t expected, int64_t timeout_us) {
+  timespec timeout{};
+  if (timeout_us >= 0) {
+    timeout.tv_sec = static_cast<time_t>(timeout_us / 1'000'000);
+    timeout.tv_nsec = static_cast<long>(timeout_us % 1'000'000 * 1000);
+  }
+  const long result = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected,
+                              timeout_us >= 0 ? &timeout : nullptr, nullptr, 0);
+  if (result == 0 || errno == EINTR) return FutexResult::kWoken;
+  return errno == ETIMEDOUT ? FutexResult::kTimedOut : FutexResult::kChanged;
+}
+
+// Returns how many were woken.
+inline int futex_wake(uint32_t* word, int count) {
+  const long woken = syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+  return woken < 0 ? 0 : static_cast<int>(woken);
+}
+
+class Doorbell {
+ public:
+  Doorbell() = default;
+  explicit Doorbell(uint32_t* word) : word_(word) {}
+
+  [[nodiscard]] uint32_t read() const { return cell().load(std::memory_order_seq_cst); }
+  void ring() const {
+    cell().fetch_add(1, std::memory_order_seq_cst);
+    futex_wake(word_, INT_MAX);
+  }
+  // Sleeps unless the bell has rung since `read` returned `seen`.
+  FutexResult wait(uint32_t seen, int64_t timeout_us) const {
+    return futex_wait(word_, seen, timeout_us);
+  }
+
+ private:
+  [[nodiscard]] std::atomic_ref<uint32_t> cell() const { return std::atomic_ref<uint32_t>(*word_); }
+
+  uint32_t* word_ = nullptr;
+};
+
+}  // namespace apo

@@ -1,0 +1,91 @@
+// What the native thread counts, by dotted name. One list: the enumeration, the names that
+// TypeScript reads (through `linkCounterNames`) and the size of the shared array all come from it.
+//
+// Every received packet is counted once more, as delivered, answered or dropped for one reason;
+// every packet to be sent likewise. So rx.packets = rx.delivered + rx.answered + the sum of
+// rx.dropped.*, and what the workers published = tx.packets + the sum of tx.dropped.* (the native
+// thread's own replies are counted under icmp.*).
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace apo {
+
+// clang-format off
+#define APO_LINK_COUNTERS(X)                                                                       \
+  X(kRxPackets,               "rx.packets")                 /* taken from the wire */             \
+  X(kRxBytes,                 "rx.bytes")                                                          \
+  X(kRxDelivered,             "rx.delivered")               /* pushed to a worker's ring */       \
+  X(kRxAnswered,              "rx.answered")                /* echo requests */                   \
+  X(kRxBatches,               "rx.batches")                 /* polls that found packets */        \
+  X(kRxWakes,                 "rx.wakes")                   /* sleeping workers woken */          \
+  X(kRxDroppedHeader,         "rx.dropped.header")          /* version, or a length that lies */  \
+  X(kRxDroppedHeaderChecksum, "rx.dropped.headerChecksum")                                         \
+  X(kRxDroppedOptions,        "rx.dropped.options")         /* malformed, or source routes */     \
+  X(kRxDroppedSource,         "rx.dropped.source")          /* one that nobody may have */        \
+  X(kRxDroppedLand,           "rx.dropped.land")            /* from and to the same end */        \
+  X(kRxDroppedNotOurs,        "rx.dropped.notOurs")         /* to somebody else */                \
+  X(kRxDroppedFragment,       "rx.dropped.fragment")                                               \
+  X(kRxDroppedExtension,      "rx.dropped.extensionHeader")                                        \
+  X(kRxDroppedProtocol,       "rx.dropped.protocol")        /* nothing here speaks it */          \
+  X(kRxDroppedUdpLength,      "rx.dropped.udpLength")                                              \
+  X(kRxDroppedUdpChecksum,    "rx.dropped.udpChecksum")                                            \
+  X(kRxDroppedUdpPort,        "rx.dropped.udpPort")         /* port 0 at either end */            \
+  X(kRxDroppedUnopened,       "rx.dropped.unopened")        /* no such UDP port open */           \
+  X(kRxDroppedIcmpLength,     "rx.dropped.icmpLength")                                             \
+  X(kRxDroppedIcmpChecksum,   "rx.dropped.icmpChecksum")                                           \
+  X(kRxDroppedIcmpType,       "rx.dropped.icmpType")        /* not handled */                     \
+  X(kRxDroppedIcmpQuote,      "rx.dropped.icmpQuote")       /* quotes no packet of ours */        \
+  X(kRxDroppedTooBig,         "rx.dropped.tooBig")          /* larger than a pool frame */        \
+  X(kRxDroppedNoWorker,       "rx.dropped.noWorker")        /* its shard has no worker */         \
+  X(kRxDroppedWorkerFull,     "rx.dropped.workerFull")      /* the worker's ring is full */       \
+  X(kRxDroppedPoolEmpty,      "rx.dropped.poolEmpty")                                              \
+  X(kTxPackets,               "tx.packets")                 /* of workers, put on the wire */     \
+  X(kTxBytes,                 "tx.bytes")                                                          \
+  X(kTxDroppedDescriptor,     "tx.dropped.descriptor")      /* does not fit its frame */          \
+  X(kTxDroppedSource,         "tx.dropped.source")          /* not an address of ours */          \
+  X(kTxDroppedTooBig,         "tx.dropped.tooBig")          /* longer than the MTU */             \
+  X(kTxDroppedNoRoute,        "tx.dropped.noRoute")         /* nobody has that address */         \
+  X(kTxDroppedInboxFull,      "tx.dropped.inboxFull")       /* the receiver does not keep up */   \
+  X(kIcmpEchoReplies,         "icmp.echoReplies")                                                  \
+  X(kIcmpUnreachables,        "icmp.unreachables")                                                 \
+  X(kIcmpLimited,             "icmp.limited")               /* errors over their budget */        \
+  X(kIcmpUndelivered,         "icmp.undelivered")           /* replies the wire did not take */   \
+  X(kPollSleeps,              "poll.sleeps")                                                       \
+  X(kRingCorrupt,             "ring.corrupt")               /* indices that cannot be */
+// clang-format on
+
+enum class LinkCounter : uint32_t {
+#define APO_COUNTER_ENUM(id, name) id,
+  APO_LINK_COUNTERS(APO_COUNTER_ENUM)
+#undef APO_COUNTER_ENUM
+      kCount
+};
+
+inline constexpr size_t kLinkCounters = static_cast<size_t>(LinkCounter::kCount);
+
+inline constexpr const char* kLinkCounterNames[kLinkCounters] = {
+#define APO_COUNTER_NAME(id, name) name,
+    APO_LINK_COUNTERS(APO_COUNTER_NAME)
+#undef APO_COUNTER_NAME
+};
+
+// A view over a BigUint64Array; written by the native thread alone, read by anyone.
+class LinkCounters {
+ public:
+  LinkCounters() = default;
+  explicit LinkCounters(std::span<uint64_t, kLinkCounters> cells) : cells_(cells.data()) {}
+
+  void add(LinkCounter counter, uint64_t amount = 1) {
+    std::atomic_ref<uint64_t> cell(cells_[static_cast<size_t>(counter)]);
+    cell.store(cell.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+
+ private:
+  uint64_t* cells_ = nullptr;
+};
+
+}  // namespace apo
