@@ -21,6 +21,7 @@ const tasks = {
   "build:native": { run: () => 0 },
   docs: { native: false, run: (args) => node([tool("typedoc/bin/typedoc"), ...args]) },
   "test:asan": { native: false, run: (args) => node(["scripts/native-tests.js", ...args]) },
+  "test:packed": { native: false, run: (args) => node(["scripts/packed-smoke.js", ...args]) },
   fuzz: { native: false, run: (args) => node(["scripts/native-fuzz.js", ...args]) },
 };
 
