@@ -1,0 +1,10 @@
+// What each part of the addon puts into `exports`; called by module.cc.
+#pragma once
+
+#include <napi.h>
+
+namespace apo {
+
+void register_fanout(Napi::Env env, Napi::Object exports);
+
+}  // namespace apo

@@ -1,0 +1,101 @@
+/**
+ * The typed mirror of the native addon, and the only file that loads it.
+ *
+ * Layer 3. A class or function here has exactly the shape that `native/rawsock/*_napi.cc` exports; words for people
+ * (options, errors) belong to the files that use it. Loading is lazy: the `host` link alone needs no addon.
+ */
+
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { ApoError } from "../layer1-app/errors.ts";
+
+/** `[id, seq (-1: none yet), rtpTime, ssrc]` */
+export type NativeStartPosition = [number, number, number, number];
+
+/** The fan-out engine; see `native/rawsock/fanout_napi.cc`. Arguments are checked; a wrong one throws a TypeError. */
+export declare class NativeFanout {
+  constructor(holdNs: number, receiveBuffer: number, sendBuffer: number, gso: boolean, onEvents: () => void);
+  /** `""` binds every address of both families. `[id, port]`, or an errno. */
+  openSocket(address: string, port: number): [number, number] | number;
+  closeSocket(socket: number): void;
+  /** 0: the table is full. */
+  openTrack(
+    payloadType: number,
+    keyFrames: number,
+    clockRate: number,
+    cacheBytes: number,
+    leader: number,
+  ): number;
+  closeTrack(track: number): void;
+  addSource(track: number, socket: number, address: string, port: number): boolean;
+  removeSource(track: number, socket: number, address: string, port: number): boolean;
+  push(track: number, bytes: Uint8Array, offsets: Uint32Array, count: number): boolean;
+  /** An errno when it could not be made. */
+  addReceiver(
+    track: number,
+    socket: number,
+    reportSocket: number,
+    address: string,
+    port: number,
+    reportPort: number,
+    fromKey: boolean,
+  ): NativeStartPosition | number;
+  startReceiver(receiver: number): void;
+  moveReceiver(receiver: number, address: string, port: number, reportPort: number): boolean;
+  removeReceiver(receiver: number): void;
+  tap(track: number, on: boolean): void;
+  cached(track: number): NativeStartPosition | undefined;
+  send(socket: number, address: string, port: number, bytes: Uint8Array): boolean;
+  sendReport(
+    track: number,
+    ntpSeconds: number,
+    ntpFraction: number,
+    rtpTime: number,
+    cname: string,
+    bye: boolean,
+    receiver: number,
+  ): void;
+  /** Fills 15 numbers; false: no such track. */
+  trackStatus(track: number, out: Float64Array): boolean;
+  /** `[packets, octets, dropped, state]` */
+  receiverStatus(receiver: number): [number, number, number, number] | undefined;
+  counters(): Record<string, number>;
+  takeEvents(words: Uint32Array, bytes: Uint8Array, offsets: Uint32Array): number;
+  close(): void;
+}
+
+/** Everything the addon exports. */
+export interface NativeModule {
+  readonly NativeFanout: typeof NativeFanout;
+}
+
+let loaded: NativeModule | undefined;
+
+/** Loads the addon, once a thread. Throws `ENATIVE` with what to do when it has not been built. */
+export function loadNative(): NativeModule {
+  if (loaded) return loaded;
+  const root = new URL("../../", import.meta.url);
+  const variant = process.env.APO_NATIVE_BUILD ?? "Release";
+  const path = fileURLToPath(new URL(`native/rawsock/build/${variant}/rawsock.node`, root));
+  if (!existsSync(path)) {
+    throw new ApoError(
+      "ENATIVE",
+      `the native addon is not built (${path} is missing): run \`npm run build:native\`; it needs a C++ compiler ` +
+        "(Debian, Ubuntu: apt install g++ make python3)",
+    );
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as NativeModule;
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message : String(cause);
+    throw new ApoError(
+      "ENATIVE",
+      `the native addon could not be loaded: ${text}; \`npm run build:native\` makes it anew`,
+      {
+        cause,
+      },
+    );
+  }
+  return loaded;
+}
