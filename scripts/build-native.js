@@ -8,26 +8,18 @@
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { bundledNode, chooseNode, nativeDir, npmCommand, root } from "./lib/paths.js";
+import { addonFiles, bundledNode, chooseNode, nativeDir, npmCommand, root } from "./lib/paths.js";
 import { PlainError, runMain, say } from "./lib/say.js";
 import { run } from "./lib/spawn.js";
 
 const addon = join(nativeDir, "build", "Release", "rawsock.node");
 const stampFile = join(nativeDir, "build", "apo-stamp");
-const sourceFile = /(\.(cc|h|gyp|gypi))$/;
+const sourceFile = /\.(cc|h|gyp|gypi)$/;
 
 /** True when the addon was built from these very sources. */
 export function nativeIsBuilt() {
@@ -61,7 +53,7 @@ export async function buildNative() {
 function stamp() {
   const hash = createHash("sha256");
   hash.update(`${process.arch} ${abi()}\n`);
-  for (const path of [...sources(nativeDir), ...sources(join(nativeDir, "util"))]) {
+  for (const path of addonFiles(sourceFile)) {
     hash.update(`${path.slice(nativeDir.length)}\n`).update(readFileSync(path));
   }
   hash.update(readFileSync(fileURLToPath(import.meta.url)));
@@ -75,12 +67,6 @@ function abi() {
     ? (readText(join(root, "node_modules", "node", "package.json"))?.match(/"version": "([^"]*)"/)?.[1] ??
         "none")
     : process.versions.modules;
-}
-
-function sources(folder) {
-  if (!existsSync(folder)) return [];
-  const names = readdirSync(folder).filter((name) => sourceFile.test(name));
-  return names.sort().map((name) => join(folder, name));
 }
 
 /** Throws one sentence that names the packages when a tool is not there. */

@@ -10,6 +10,7 @@ import { nativeDir, root } from "./lib/paths.js";
 import { runMain, say } from "./lib/say.js";
 import { capture } from "./lib/spawn.js";
 
+const shownLines = 80;
 const script = (path, ...args) => [process.execPath, [join("node_modules", path), ...args]];
 
 async function main() {
@@ -41,8 +42,15 @@ async function step(name, command) {
   }
   const { code, text } = await capture(command[0], command[1], { cwd: root });
   say(`${name}: ${code === 0 ? "ok" : "FAILED"}`);
-  if (code !== 0) process.stderr.write(`${text.trimEnd()}\n`);
+  if (code !== 0) process.stderr.write(beginning(text));
   return code === 0 ? "passed" : "failed";
+}
+
+/** Enough of a long list to begin with. */
+function beginning(text) {
+  const lines = text.trimEnd().split("\n");
+  const rest = lines.length - shownLines;
+  return `${lines.slice(0, shownLines).join("\n")}\n${rest > 0 ? `… and ${rest} more lines.\n` : ""}`;
 }
 
 async function clangFormatIsThere() {

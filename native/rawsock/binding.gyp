@@ -1,10 +1,10 @@
-# The addon `rawsock`: every C++ file of this folder and of util/ is compiled, so a new one needs no edit here.
-# test/ and fuzz/ hold programs of their own (scripts/native-tests.js builds those).
+# The addon `rawsock`: every C++ file of this folder and of those in it is compiled, so a new one needs no edit here.
+# Not so test/ and fuzz/: they hold programs of their own (scripts/lib/native-compile.js builds those).
 {
   "targets": [
     {
       "target_name": "rawsock",
-      "sources": ["<!@(ls *.cc util/*.cc 2>/dev/null || true)"],
+      "sources": ["<!@(find . -name '*.cc' -not -path './build/*' -not -path './test/*' -not -path './fuzz/*' | sort)"],
       "include_dirs": [".", "<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=9", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
       "cflags": ["-Wall", "-Wextra", "-Werror", "-pthread", "-fvisibility=hidden"],

@@ -1,13 +1,13 @@
 /**
  * Compiles the addon's sources that do not know Node, with sanitizers, into programs of their own.
  *
- * Which ones: every native/rawsock/*.cc and util/*.cc but `*_napi.cc` and module.cc. Objects are kept in
- * .cache by the hash of what they were made from. Plain JavaScript, no dependencies.
+ * Which ones: all of the addon's *.cc but `*_napi.cc` and module.cc. Objects are kept in .cache by the hash of
+ * what they were made from. Plain JavaScript, no dependencies.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { basename, join } from "node:path";
-import { cacheDir, nativeDir } from "./paths.js";
+import { addonFiles, cacheDir, nativeDir } from "./paths.js";
 import { PlainError } from "./say.js";
 import { capture } from "./spawn.js";
 
@@ -32,14 +32,13 @@ export function nativeFiles(folder, ending) {
 
 /** The sources without Node-API. */
 function coreSources() {
-  const all = [...nativeFiles("", ".cc"), ...nativeFiles("util", ".cc")];
-  return all.filter((path) => !path.endsWith("_napi.cc") && basename(path) !== "module.cc");
+  return addonFiles(/\.cc$/).filter((path) => !path.endsWith("_napi.cc") && basename(path) !== "module.cc");
 }
 
 /** A compiler with its flags; `link(mainSource)` makes a program and resolves with its path. */
 export function compiler({ command, flags, name }) {
   const folder = join(cacheDir, "native", name);
-  const headers = [...nativeFiles("", ".h"), ...nativeFiles("util", ".h"), ...nativeFiles("test", ".h")];
+  const headers = [...addonFiles(/\.h$/), ...nativeFiles("test", ".h"), ...nativeFiles("fuzz", ".h")];
   const base = hashOf([command, ...flags, ...headers.map((path) => readFileSync(path))]);
   mkdirSync(folder, { recursive: true });
 

@@ -3,7 +3,7 @@
  *
  * Plain JavaScript for Node >= 18, no dependencies: it runs before anything is installed.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -37,4 +37,16 @@ export function npmCommand() {
   const path = process.env.npm_execpath;
   if (path && existsSync(path) && /npm-cli\.c?js$/.test(path)) return [process.execPath, path];
   return ["npm"];
+}
+
+/** The files of the addon itself whose names match, sorted: not its build, its tests or its fuzz targets. */
+export function addonFiles(pattern, folder = nativeDir) {
+  const files = [];
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isFile() && pattern.test(entry.name)) files.push(path);
+    const isPart = folder !== nativeDir || !["build", "test", "fuzz"].includes(entry.name);
+    if (entry.isDirectory() && isPart) files.push(...addonFiles(pattern, path));
+  }
+  return files.sort();
 }
