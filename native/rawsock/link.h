@@ -1,7 +1,7 @@
 // What the native thread asks of a link. A link is one file behind this interface; the thread
 // neither knows nor cares whether packets come from memory, a file descriptor or a network card.
 //
-// All calls come from the native thread, but for `stop`.
+// All calls come from the native thread, but for `close`.
 #pragma once
 
 #include <cstddef>
@@ -39,6 +39,10 @@ class Link {
   // one is here.
   [[nodiscard]] virtual bool prepare_sleep() = 0;
   virtual void finish_sleep() = 0;
+
+  // From any thread, before the thread is stopped: when it returns, nothing more comes in and nobody rings the
+  // doorbell on the link's behalf. What is in already can still be received.
+  virtual void close() = 0;
 };
 
 }  // namespace apo

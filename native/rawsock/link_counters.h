@@ -43,6 +43,8 @@ namespace apo {
   X(kRxDroppedNoWorker,       "rx.dropped.noWorker")        /* its shard has no worker */         \
   X(kRxDroppedWorkerFull,     "rx.dropped.workerFull")      /* the worker's ring is full */       \
   X(kRxDroppedPoolEmpty,      "rx.dropped.poolEmpty")                                              \
+  X(kRxDroppedClosing,        "rx.dropped.closing")         /* in the inbox at the end */         \
+  X(kRxReclaimed,             "rx.reclaimed")               /* delivered, taken back unread */    \
   X(kTxPackets,               "tx.packets")                 /* of workers, put on the wire */     \
   X(kTxBytes,                 "tx.bytes")                                                          \
   X(kTxDroppedDescriptor,     "tx.dropped.descriptor")      /* does not fit its frame */          \

@@ -1,5 +1,6 @@
 #include "mem_wire.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -151,6 +152,8 @@ void MemEndpoint::deliver(std::span<OutgoingPacket* const> packets) {
   if (plugged_ && inbox_.publish()) doorbell_.ring();
 }
 
+void MemEndpoint::close() { wire_->unplug(shared_from_this()); }
+
 void MemEndpoint::unplug() {
   const std::lock_guard lock(producers_);
   plugged_ = false;
@@ -212,12 +215,26 @@ std::shared_ptr<MemEndpoint> MemWire::plug_in(const AddressSet& addresses, Doorb
 void MemWire::unplug(const std::shared_ptr<MemEndpoint>& endpoint) {
   {
     const std::lock_guard lock(mutex_);
+    if (std::ranges::none_of(*table_,
+                             [&](const auto& entry) { return entry.second == endpoint; })) {
+      return;
+    }
     auto table = std::make_shared<Table>(*table_);
     std::erase_if(*table, [&](const auto& entry) { return entry.second == endpoint; });
     table_ = std::move(table);
     --endpoints_;
   }
   endpoint->unplug();
+}
+
+LinkCounter MemWire::inject(const IpAddress& to, std::span<const uint8_t> bytes) {
+  const std::shared_ptr<const Table> now = table();
+  const auto found = now->find(to);
+  if (found == now->end()) return LinkCounter::kTxDroppedNoRoute;
+  OutgoingPacket packet{bytes};
+  OutgoingPacket* const group[] = {&packet};
+  found->second->deliver(group);
+  return packet.result;
 }
 
 std::shared_ptr<const MemWire::Table> MemWire::table() {

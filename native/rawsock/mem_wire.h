@@ -69,7 +69,7 @@ class MemInbox {
 class MemWire;
 
 // One runtime's plug in a wire.
-class MemEndpoint final : public Link {
+class MemEndpoint final : public Link, public std::enable_shared_from_this<MemEndpoint> {
  public:
   MemEndpoint(std::shared_ptr<MemWire> wire, const AddressSet& addresses, Doorbell doorbell);
 
@@ -79,6 +79,7 @@ class MemEndpoint final : public Link {
   void send(std::span<OutgoingPacket> packets) override;
   [[nodiscard]] bool prepare_sleep() override { return inbox_.prepare_sleep(); }
   void finish_sleep() override { inbox_.finish_sleep(); }
+  void close() override;
 
   [[nodiscard]] const AddressSet& addresses() const { return addresses_; }
 
@@ -116,6 +117,10 @@ class MemWire : public std::enable_shared_from_this<MemWire> {
   [[nodiscard]] std::shared_ptr<MemEndpoint> plug_in(const AddressSet& addresses, Doorbell doorbell,
                                                      IpAddress* taken);
   void unplug(const std::shared_ptr<MemEndpoint>& endpoint);
+
+  // Puts bytes on the wire as they are, whatever they are, for the endpoint with address `to`: for
+  // tests and for replaying captures. The answer is as in OutgoingPacket.
+  LinkCounter inject(const IpAddress& to, std::span<const uint8_t> bytes);
 
  private:
   friend class MemEndpoint;

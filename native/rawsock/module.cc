@@ -6,6 +6,7 @@ namespace {
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   apo::register_fanout(env, exports);
+  apo::register_native_thread(env, exports);
   return exports;
 }
 

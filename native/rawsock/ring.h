@@ -68,16 +68,20 @@ class RingProducer {
 
   // False: the ring is full. The consumer sees the descriptor after the next `publish`.
   [[nodiscard]] bool push(const RingSlot& slot) {
-    if (head_ - known_tail_ >= memory_.capacity()) {
-      known_tail_ = memory_.tail().load(std::memory_order_acquire);
-      const uint32_t used = head_ - known_tail_;
-      if (used > memory_.capacity()) ++corrupt_;
-      if (used >= memory_.capacity()) return false;
-    }
+    if (is_full()) return false;
     uint32_t* words = memory_.slot(head_);
     for (size_t i = 0; i < kRingSlotWords; ++i) words[i] = slot[i];
     ++head_;
     return true;
+  }
+
+  // Looks at the shared index only when the ring seems full.
+  [[nodiscard]] bool is_full() {
+    if (head_ - known_tail_ < memory_.capacity()) return false;
+    known_tail_ = memory_.tail().load(std::memory_order_acquire);
+    const uint32_t used = head_ - known_tail_;
+    if (used > memory_.capacity()) ++corrupt_;
+    return used >= memory_.capacity();
   }
 
   // Hands over everything pushed so far. True: the consumer sleeps, and it is the caller who must
@@ -125,7 +129,9 @@ class RingConsumer {
   // Says that the consumer will wait. False: something has come meanwhile.
   [[nodiscard]] bool sleep() {
     memory_.sleeping().store(1, std::memory_order_seq_cst);
-    if (memory_.head().load(std::memory_order_seq_cst) == tail_) return true;
+    const uint32_t head = memory_.head().load(std::memory_order_seq_cst);
+    // An index that cannot be is no reason to stay awake for ever.
+    if (head == tail_ || head - tail_ > memory_.capacity()) return true;
     wake();
     return false;
   }
