@@ -256,7 +256,7 @@ std::optional<StartPosition> FanoutEngine::add_receiver(uint32_t track_id,
 }
 
 void FanoutEngine::start_receiver(uint32_t id) {
-  post([this, id, receiver = std::const_pointer_cast<Receiver>(this->receiver(id))] {
+  post([this, receiver = std::const_pointer_cast<Receiver>(this->receiver(id))] {
     if (receiver) begin_receiver(receiver, mono_now());
   });
 }
