@@ -13,6 +13,8 @@ export class Container {
   readonly length: number;
   /** The bytes, one view a frame. */
   readonly views: readonly Buffer[];
+  /** It is a part of a file: the file is the submission. */
+  part = false;
   private readonly pool: FramePool;
   private uses = 1;
 

@@ -67,8 +67,26 @@ export function errorOfWord(word: number): ErrorCode | undefined {
   return word === 0 ? undefined : errorNames[word - 1];
 }
 
-/** Threads are numbered alike as pool partitions and as holders: workers first, then app endpoints, then native. */
+/**
+ * Threads that share the pool are numbered: a party is a pool partition, a holder bit and a link's `peer`. Layer-2
+ * workers come first, then the main thread, the app workers and the native thread; 32 at most.
+ */
 export const maxWorkers = 16;
-export const mainParty = 16;
 export const maxAppWorkers = 14;
-export const nativeParty = 31;
+
+export interface Parties {
+  readonly workers: number;
+  readonly appWorkers: number;
+}
+
+export function mainParty(parties: Parties): number {
+  return parties.workers;
+}
+
+export function appParty(parties: Parties, appWorker: number): number {
+  return parties.workers + 1 + appWorker;
+}
+
+export function nativeParty(parties: Parties): number {
+  return parties.workers + 1 + parties.appWorkers;
+}

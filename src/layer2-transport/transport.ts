@@ -59,8 +59,11 @@ export interface LocalAddress {
 }
 
 export interface Transport {
-  /** Starts taking connections. Rejects with an `ApoError`. Port 0: picks one. */
-  listen(listener: ListenerRecord): Promise<LocalAddress>;
+  /**
+   * Starts taking connections. Rejects with an `ApoError`. Port 0: picks one. When the port is `shared`, the `first`
+   * worker makes sure that nobody else has it; the others join with the address and port that it found.
+   */
+  listen(listener: ListenerRecord, first: boolean): Promise<LocalAddress>;
   /** Stops taking new connections; those that are there go on. Resolves when the port is free, for TCP. */
   unlisten(listenerId: number): Promise<void>;
   /** Makes a connection: `connected` or `connectFailed` follows, exactly once. */

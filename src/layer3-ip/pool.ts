@@ -205,6 +205,11 @@ export class FramePool {
     Atomics.or(this.words, this.meta + ref * metaWords + holdersWord, 1 << holder);
   }
 
+  /** Moves the mark of `hold` from one thread to another; the count stays. */
+  passOn(ref: number, from: number, to: number): void {
+    if (from !== to) Atomics.xor(this.words, this.meta + ref * metaWords + holdersWord, (1 << from) | (1 << to));
+  }
+
   /** Takes back the mark of `hold` and one from the count. */
   drop(ref: number, holder: number): void {
     Atomics.and(this.words, this.meta + ref * metaWords + holdersWord, ~(1 << holder));

@@ -1,0 +1,54 @@
+/**
+ * The control messages between the main thread and a layer-2 worker: rare, and plain data.
+ *
+ * Layer 2, read by layer 1. They travel by `postMessage` and not as msgpackr because they carry shared memory and
+ * message ports, which only a structured clone can. Packets and messages never go this way.
+ */
+
+import type { MessagePort } from "node:worker_threads";
+import type { ErrorCode } from "../layer1-app/errors.ts";
+import type { LinkMemory } from "./link.ts";
+import type { ConnectRequest, ListenerRecord } from "./transport.ts";
+
+/** What a worker is started with. */
+export interface WorkerStart {
+  /** The worker's index: its party, its shard and its pool partition. */
+  readonly index: number;
+  readonly link: "host" | "mem";
+  readonly pool: SharedArrayBuffer;
+  readonly shard: SharedArrayBuffer;
+  readonly counters: SharedArrayBuffer;
+  /** `mem`: this runtime's address and wire. */
+  readonly address?: string | undefined;
+  readonly wire?: unknown;
+}
+
+/** From the main thread. Those with `call` are answered by a `reply`. */
+export type ToWorker =
+  | { readonly type: "link"; readonly party: number; readonly memory: LinkMemory; readonly port: MessagePort }
+  | { readonly type: "unlink"; readonly party: number }
+  | { readonly type: "listen"; readonly call: number; readonly listener: ListenerRecord; readonly first: boolean }
+  | { readonly type: "unlisten"; readonly call: number; readonly listener: number }
+  | { readonly type: "finish"; readonly listener: number }
+  | { readonly type: "endpoint"; readonly listener: number; readonly party: number }
+  | { readonly type: "connect"; readonly request: ConnectRequest }
+  | { readonly type: "stop"; readonly call: number; readonly graceMs: number };
+
+/** From a worker. */
+export type FromWorker =
+  | { readonly type: "ready" }
+  | {
+      readonly type: "reply";
+      readonly call: number;
+      readonly value?: unknown;
+      readonly error?: { readonly code: ErrorCode; readonly message: string } | undefined;
+    }
+  | { readonly type: "connected"; readonly open: number; readonly sockfd: number }
+  | { readonly type: "failed"; readonly open: number; readonly code: ErrorCode; readonly text: string }
+  | {
+      readonly type: "alarm";
+      readonly open: number;
+      readonly code: "backlog" | "frames" | "udp-overflow";
+      readonly text: string;
+      readonly count: number;
+    };

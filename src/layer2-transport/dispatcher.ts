@@ -1,0 +1,370 @@
+/**
+ * Between the rings and a transport: gives connections their slots and hands their messages to the app, one at a time.
+ *
+ * Layer 2. This is the receiving half and the life of a connection; `sender.ts` is the sending half. It knows nothing
+ * of kernel sockets or packets (a `Transport` does) and nothing of handlers (layer 1 does).
+ */
+
+import type { ErrorCode } from "../layer1-app/errors.ts";
+import { Connection } from "./connection.ts";
+import type { Counters, WorkerCounter } from "./counters.ts";
+import { type CloseCode, closeCodes, errorWord, kind } from "./descriptor.ts";
+import { framerResult } from "./framer.ts";
+import type { FramePool, Link } from "./link.ts";
+import { Sender } from "./sender.ts";
+import type { ConnectRequest, ConnectionRules, ListenerRecord, Transport, TransportEvents } from "./transport.ts";
+import { type Ends, type OwnedVNodeTable, node, nodeState, nodeWords, numberOf } from "./v-node.ts";
+
+/** Bytes that may wait behind a message before the sender is held off. */
+const holdBytes = 65_536;
+/** How long a connection that is to end may go without a container taken before it is cut off. */
+const stalledMs = 30_000;
+/** How long a lack of pool frames is waited out before it is tried again. */
+const retryMs = 2;
+
+/** What a dispatcher is given by its worker. */
+export interface DispatcherContext {
+  readonly index: number;
+  readonly pool: FramePool;
+  readonly table: OwnedVNodeTable;
+  readonly counters: Counters<WorkerCounter>;
+  readonly links: Map<number, Link>;
+  alarm(open: number, code: "backlog" | "frames" | "udp-overflow", text: string): void;
+  clientConnected(request: ConnectRequest, sockfd: number): void;
+  clientFailed(request: ConnectRequest, code: ErrorCode, text: string): void;
+}
+
+export class Dispatcher implements TransportEvents {
+  readonly connections: (Connection | undefined)[] = [];
+  private transport!: Transport;
+  private sender!: Sender;
+  private readonly context: DispatcherContext;
+  private readonly starved: Connection[] = [];
+  private starvedTimer: NodeJS.Timeout | undefined;
+  private nextEndpoint = 0;
+
+  constructor(context: DispatcherContext) {
+    this.context = context;
+  }
+
+  /** Must be called once, before anything else: the transport needs the dispatcher first. */
+  attach(transport: Transport): void {
+    this.transport = transport;
+    this.sender = new Sender(this.context, transport, (connection) => this.allSent(connection));
+  }
+
+  // --- from the transport -------------------------------------------------------------------------------------
+
+  accepted(listener: ListenerRecord, ends: Ends, handle: unknown): Connection | undefined {
+    const { context } = this;
+    const counts = new Int32Array(listener.counts);
+    if (counts.reduce((sum, count) => sum + count, 0) >= listener.limit) {
+      context.counters.add("layer2.connections.refused-backlog");
+      const text = `listener on port ${ends.localPort}: ${listener.limit} connections are open, more are refused`;
+      context.alarm(listener.id, "backlog", text);
+      return undefined;
+    }
+    const link = this.pickLink(listener.endpoints);
+    const connection = link && this.open(listener, listener.id, link, ends, handle, listener);
+    if (!connection) {
+      context.counters.add("layer2.connections.refused-table");
+      return undefined;
+    }
+    Atomics.add(counts, context.index, 1);
+    context.counters.add("layer2.connections.accepted");
+    return connection;
+  }
+
+  connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined {
+    const link = this.context.links.get(request.endpoint);
+    const connection = link && this.open(request, request.id, link, ends, handle, undefined);
+    if (!connection) {
+      this.connectFailed(request, "ENFILE", "no connection number is left");
+      return undefined;
+    }
+    this.context.counters.add("layer2.connections.connected");
+    this.context.clientConnected(request, numberOf(connection.sockfd, connection.generation));
+    return connection;
+  }
+
+  connectFailed(request: ConnectRequest, code: ErrorCode, text: string): void {
+    this.context.counters.add("layer2.connections.failed");
+    this.context.clientFailed(request, code, text);
+  }
+
+  received(connection: Connection, bytes: Uint8Array): void {
+    this.countReceived(connection, bytes.length);
+    if (connection.closing || connection.ended) {
+      this.context.counters.add("layer2.drop.closing", bytes.length);
+      return;
+    }
+    connection.input.append(bytes);
+    if (!connection.withApp && !connection.starved) this.deliver(connection);
+    const held = connection.withApp || connection.starved;
+    if (held && connection.input.length > holdBytes && !connection.paused) {
+      connection.paused = true;
+      this.context.counters.add("layer2.receive.pauses");
+      this.transport.pause(connection);
+    }
+  }
+
+  datagram(connection: Connection, frame: number, offset: number, length: number): void {
+    const { counters, pool } = this.context;
+    const { rules } = connection;
+    this.countReceived(connection, length);
+    const full = connection.withApp && connection.datagrams.length >= rules.waiting;
+    if (connection.closing || connection.ended || length > rules.recvlen || full) {
+      pool.release(frame);
+      const long = length > rules.recvlen;
+      counters.add(full ? "layer2.drop.waiting" : long ? "layer2.drop.recvlen" : "layer2.drop.closing");
+      if (full) this.overflowed(connection);
+      return;
+    }
+    pool.hold(frame, pool.partition);
+    connection.datagrams.push({ frame, offset, length });
+    if (!connection.withApp) this.deliver(connection);
+  }
+
+  peerEnded(connection: Connection): void {
+    if (connection.peerEnded) return;
+    connection.peerEnded = true;
+    if (!connection.withApp && !connection.starved && !connection.closing) this.deliver(connection);
+  }
+
+  sent(connection: Connection, container: Parameters<TransportEvents["sent"]>[1]): void {
+    this.sender.sent(connection, container);
+  }
+
+  ended(connection: Connection, code: CloseCode, error?: ErrorCode): void {
+    if (connection.ended) return;
+    connection.ended = true;
+    const { context } = this;
+    this.sender.ended(connection);
+    context.counters.add("layer2.connections.ended");
+    if (connection.listener) Atomics.sub(new Int32Array(connection.listener.counts), context.index, 1);
+    const unfinished = connection.input.length;
+    connection.input.clear();
+    for (let held = connection.datagrams.shift(); held; held = connection.datagrams.shift()) {
+      context.pool.drop(held.frame, context.pool.partition);
+    }
+    if (connection.orphaned) return this.retire(connection);
+    Atomics.store(context.table.words, connection.base + node.state, nodeState.ended);
+    const planned = connection.closing;
+    const cut = planned === "end" && unfinished > 0 ? "EPROTO" : undefined;
+    if (cut) context.counters.add("layer2.drop.unfinished-bytes", unfinished);
+    connection.link.post(
+      kind.closed,
+      connection.sockfd,
+      connection.generation,
+      0,
+      0,
+      unfinished,
+      closeCodes.indexOf(planned ?? code),
+      errorWord(planned ? cut : error),
+    );
+  }
+
+  // --- from the app's side ------------------------------------------------------------------------------------
+
+  /** Handles one descriptor from an app endpoint. */
+  receive(link: Link, words: Int32Array, at: number): void {
+    const what = words[at];
+    if (what === kind.sendMany) return this.sender.sendMany(this.connections, words, at);
+    const connection = this.connections[(words[at + 1] as number) & 0xfffff];
+    if (!connection || connection.generation !== words[at + 2]) {
+      this.sender.refuse(link, words, at);
+      return;
+    }
+    if (what === kind.done) this.done(connection);
+    else if (what === kind.retire) this.retire(connection);
+    else if (what === kind.close) {
+      const code = closeCodes[words[at + 6] as number] as CloseCode;
+      if (words[at + 7] === 1) this.abort(connection, code, true);
+      else this.finish(connection, code);
+    } else if (connection.ended) this.sender.refuse(link, words, at);
+    else this.sender.receive(link, connection, words, at);
+  }
+
+  /** The app endpoint has died: its connections end, and nobody is told. */
+  dropEndpoint(link: Link): void {
+    for (const connection of this.connections) {
+      if (!connection || connection.link !== link) continue;
+      connection.orphaned = true;
+      if (connection.ended) this.retire(connection);
+      else this.abort(connection, "worker", true);
+    }
+  }
+
+  /** Ends the connections of one listener, or all of them, once what was sent is out. */
+  finishAll(listenerId: number | undefined, code: CloseCode): void {
+    for (const connection of this.connections) {
+      if (!connection || connection.ended) continue;
+      if (listenerId === undefined || connection.listener?.id === listenerId) this.finish(connection, code);
+    }
+  }
+
+  /** Connections that have not ended. */
+  unendedCount(): number {
+    return this.connections.reduce((sum, connection) => sum + (connection && !connection.ended ? 1 : 0), 0);
+  }
+
+  /** Ends at once whatever `finishAll` has left. */
+  abortAll(code: CloseCode): void {
+    for (const connection of this.connections) if (connection && !connection.ended) this.abort(connection, code, true);
+  }
+
+  // --- the life of a connection -------------------------------------------------------------------------------
+
+  private pickLink(endpoints: readonly number[]): Link | undefined {
+    for (let tries = endpoints.length; tries > 0; tries -= 1) {
+      this.nextEndpoint = (this.nextEndpoint + 1) % endpoints.length;
+      const link = this.context.links.get(endpoints[this.nextEndpoint] as number);
+      if (link) return link;
+    }
+    return undefined;
+  }
+
+  private open(
+    rules: ConnectionRules,
+    openId: number,
+    link: Link,
+    ends: Ends,
+    handle: unknown,
+    listener: ListenerRecord | undefined,
+  ): Connection | undefined {
+    const { table } = this.context;
+    const { protocol, framing, sendlen } = rules;
+    const slot = table.allocate({ ...ends, protocol, framing, sendlen, endpoint: link.peer, open: openId });
+    if (slot < 0) return undefined;
+    const base = slot * nodeWords;
+    const generation = table.words[base + node.generation] as number;
+    const sockfd = (table.shard << 20) | slot;
+    const connection = new Connection({ sockfd, slot, generation, base }, rules, listener, link, handle);
+    this.connections[slot] = connection;
+    link.post(kind.connected, sockfd, generation, 0, 0, 0, openId, 0);
+    return connection;
+  }
+
+  /** What was queued is out: an end that was decided on can go its way. */
+  private allSent(connection: Connection): void {
+    if (!connection.closing || connection.endAsked || connection.ended) return;
+    connection.endAsked = true;
+    this.transport.end(connection);
+  }
+
+  private finish(connection: Connection, code: CloseCode): void {
+    if (connection.closing || connection.ended) return;
+    connection.closing = code;
+    this.sender.whenIdle(connection);
+    if (!connection.endAsked) this.watch(connection, connection.completed);
+  }
+
+  /** A peer that reads nothing must not keep a closed connection for ever. */
+  private watch(connection: Connection, completed: number): void {
+    const timer = setTimeout(() => {
+      if (connection.ended || connection.endAsked) return;
+      if (connection.completed === completed && !connection.file) this.abort(connection, "reset", true);
+      else this.watch(connection, connection.completed);
+    }, stalledMs);
+    timer.unref();
+  }
+
+  private abort(connection: Connection, code: CloseCode, reset: boolean): void {
+    if (connection.ended) return;
+    connection.closing ??= code;
+    connection.endAsked = true;
+    this.transport.destroy(connection, reset);
+  }
+
+  private retire(connection: Connection): void {
+    if (this.connections[connection.slot] !== connection) return;
+    this.connections[connection.slot] = undefined;
+    this.context.table.release(connection.slot);
+  }
+
+  // --- messages to the app ------------------------------------------------------------------------------------
+
+  private done(connection: Connection): void {
+    connection.withApp = false;
+    if (!connection.closing && !connection.ended) this.deliver(connection);
+  }
+
+  /** Hands the connection's next message to the app, or sees to it that there will be one. */
+  private deliver(connection: Connection): void {
+    if (connection.rules.protocol !== "tcp") return this.deliverDatagram(connection);
+    const { input, framer } = connection;
+    if (connection.found === 0) {
+      // A framer never sees nothing at all: `raw` would take that for a message.
+      const taken = input.length === 0 ? 0 : framer.next(input.bytes, input.start, input.end);
+      if (taken === framerResult.incomplete) return this.wantMore(connection);
+      if (taken < 0) return this.finish(connection, taken === framerResult.tooLong ? "recvlen" : "framing");
+      connection.found = taken;
+    }
+    const { pool, counters } = this.context;
+    const frame = pool.allocate(framer.length);
+    if (frame === 0) return this.starve(connection);
+    pool.write(frame, 0, input.bytes.subarray(framer.at, framer.at + framer.length));
+    input.consume(connection.found);
+    connection.found = 0;
+    counters.add("layer2.receive.messages");
+    pool.hold(frame, connection.link.peer);
+    this.hand(connection, connection.rules.framing === "chunks" ? kind.chunk : kind.message, frame, 0, framer.length);
+  }
+
+  private deliverDatagram(connection: Connection): void {
+    const held = connection.datagrams.shift();
+    if (!held) return;
+    this.context.counters.add("layer2.receive.messages");
+    this.context.pool.passOn(held.frame, this.context.pool.partition, connection.link.peer);
+    this.hand(connection, kind.message, held.frame, held.offset, held.length);
+  }
+
+  private hand(connection: Connection, what: number, frame: number, offset: number, length: number): void {
+    const { table } = this.context;
+    const at = connection.base + node.receivedMessages;
+    table.words[at] = ((table.words[at] as number) + 1) | 0;
+    connection.withApp = true;
+    connection.link.post(what, connection.sockfd, connection.generation, frame, offset, length, 0, 0);
+  }
+
+  /** No whole message is there: read on, or end after the peer's last. */
+  private wantMore(connection: Connection): void {
+    if (connection.peerEnded) return this.finish(connection, "end");
+    if (!connection.paused) return;
+    connection.paused = false;
+    this.transport.resume(connection);
+  }
+
+  /** The pool is empty: the message waits in the connection, and the sender is held off like behind any other. */
+  private starve(connection: Connection): void {
+    if (connection.starved) return;
+    connection.starved = true;
+    this.starved.push(connection);
+    this.context.counters.add("layer2.receive.starved");
+    this.context.alarm(connection.listener?.id ?? 0, "frames", "the frame pool is empty: messages wait");
+    this.starvedTimer ??= setTimeout(() => this.feedStarved(), retryMs);
+  }
+
+  private feedStarved(): void {
+    this.starvedTimer = undefined;
+    for (const connection of this.starved.splice(0)) {
+      connection.starved = false;
+      if (!connection.closing && !connection.ended && !connection.withApp) this.deliver(connection);
+    }
+  }
+
+  private countReceived(connection: Connection, bytes: number): void {
+    const { words } = this.context.table;
+    const at = connection.base + node.receivedBytes;
+    words[at] = ((words[at] as number) + bytes) | 0;
+    this.context.counters.add("layer2.receive.bytes", bytes);
+  }
+
+  private overflowed(connection: Connection): void {
+    const { words } = this.context.table;
+    const at = connection.base + node.dropped;
+    words[at] = ((words[at] as number) + 1) | 0;
+    const text = `UDP datagrams are dropped: ${connection.rules.waiting} of one peer wait for the handler`;
+    this.context.alarm(connection.listener?.id ?? 0, "udp-overflow", text);
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * TCP over the kernel's sockets.
+ *
+ * Layer 2, host link: node:net in a worker, one `TcpSocket` a connection. It moves bytes and reports ends; messages,
+ * order and holding are the dispatcher's.
+ */
+
+import { type Server, type Socket, connect, createServer } from "node:net";
+import type { ErrorCode } from "../../layer1-app/errors.ts";
+import { plainAddress } from "../address.ts";
+import type { Connection } from "../connection.ts";
+import type { Container } from "../container.ts";
+import { Fifo } from "../fifo.ts";
+import type { ConnectRequest, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
+import type { Ends } from "../v-node.ts";
+import { errorCodeOf, explain, systemCode } from "./errors.ts";
+
+/** How long the peer may take to end its side after ours, in milliseconds. */
+const lingerMs = 2000;
+/** Connections that the kernel keeps until they are accepted (it lowers this to net.core.somaxconn). */
+const kernelBacklog = 4096;
+
+/** One socket with its connection. */
+export class TcpSocket {
+  private readonly socket: Socket;
+  private readonly events: TransportEvents;
+  private connection: Connection | undefined;
+  private readonly writes = new Fifo<Container>();
+  private readonly written: () => void;
+  private error: ErrorCode | undefined;
+  private linger: NodeJS.Timeout | undefined;
+
+  constructor(socket: Socket, events: TransportEvents) {
+    this.socket = socket;
+    this.events = events;
+    this.written = () => {
+      const container = this.writes.shift();
+      if (container && this.connection) events.sent(this.connection, container);
+    };
+  }
+
+  /** Starts reporting. */
+  attach(connection: Connection): void {
+    const { socket, events } = this;
+    this.connection = connection;
+    socket.on("data", (bytes: Buffer) => events.received(connection, bytes));
+    socket.on("end", () => events.peerEnded(connection));
+    socket.on("error", (error) => {
+      this.error ??= errorCodeOf(error);
+    });
+    socket.on("close", () => this.closed(connection));
+  }
+
+  send(container: Container): void {
+    this.writes.push(container);
+    const { views } = container;
+    const last = views.length - 1;
+    if (last < 0) {
+      this.socket.write("", this.written);
+      return;
+    }
+    for (let i = 0; i < last; i += 1) this.socket.write(views[i] as Buffer);
+    this.socket.write(views[last] as Buffer, this.written);
+  }
+
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    this.socket.resume();
+  }
+
+  /** FIN, then whatever the peer still sends is read and dropped, so that it gets our last bytes and not a RST. */
+  end(): void {
+    this.socket.end();
+    this.socket.resume();
+    this.linger ??= setTimeout(() => this.socket.destroy(), lingerMs);
+  }
+
+  destroy(reset: boolean): void {
+    if (reset) this.socket.resetAndDestroy();
+    else this.socket.destroy();
+  }
+
+  private closed(connection: Connection): void {
+    clearTimeout(this.linger);
+    for (let left = this.writes.shift(); left; left = this.writes.shift()) this.events.sent(connection, left);
+    this.connection = undefined;
+    this.events.ended(connection, this.error ? "reset" : connection.peerEnded ? "end" : "reset", this.error);
+  }
+}
+
+function endsOf(socket: Socket): Ends | undefined {
+  const { remoteAddress, remotePort, localAddress, localPort } = socket;
+  if (!remoteAddress || !remotePort || !localAddress || !localPort) return undefined;
+  return {
+    address: plainAddress(remoteAddress),
+    port: remotePort,
+    localAddress: plainAddress(localAddress),
+    localPort,
+  };
+}
+
+/** Binds a server. Without an address: both families where the machine has IPv6. */
+export async function bindServer(
+  server: Server,
+  address: string | undefined,
+  port: number,
+  reusePort: boolean,
+): Promise<LocalAddress> {
+  const bind = (host: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const failed = (error: Error): void => reject(error);
+      server.once("error", failed);
+      server.listen({ host, port, reusePort, exclusive: true, backlog: kernelBacklog }, () => {
+        server.off("error", failed);
+        resolve();
+      });
+    });
+  try {
+    await bind(address ?? "::");
+  } catch (error) {
+    const noSix = ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(systemCode(error));
+    if (address !== undefined || !noSix) throw error;
+    await bind("0.0.0.0");
+  }
+  const bound = server.address() as { address: string; port: number };
+  return { address: bound.address, port: bound.port };
+}
+
+/** Makes sure that nobody listens on the port, not even with SO_REUSEPORT: an exclusive bind, given up again. */
+async function probe(address: string | undefined, port: number): Promise<LocalAddress> {
+  const server = createServer();
+  const bound = await bindServer(server, address, port, false);
+  await new Promise<void>((resolve) => {
+    server.close(() => resolve());
+  });
+  return bound;
+}
+
+export class TcpListener {
+  private readonly listener: ListenerRecord;
+  private readonly events: TransportEvents;
+  private readonly server: Server;
+
+  constructor(listener: ListenerRecord, events: TransportEvents) {
+    this.listener = listener;
+    this.events = events;
+    this.server = createServer({ allowHalfOpen: true, noDelay: listener.nodelay }, (socket) => this.accept(socket));
+  }
+
+  async listen(first: boolean): Promise<LocalAddress> {
+    const { shared } = this.listener;
+    let { address, port } = this.listener;
+    try {
+      if (shared && first) ({ address, port } = await probe(address, port));
+      return await bindServer(this.server, address, port, shared);
+    } catch (error) {
+      throw explain(`listen on tcp port ${port}${address ? ` of ${address}` : ""}`, error);
+    }
+  }
+
+  /** Stops accepting. The sockets that were accepted live on. */
+  close(): void {
+    this.server.close();
+  }
+
+  private accept(socket: Socket): void {
+    const ends = endsOf(socket);
+    const tcp = new TcpSocket(socket, this.events);
+    const connection = ends && this.events.accepted(this.listener, ends, tcp);
+    if (connection) {
+      tcp.attach(connection);
+    } else {
+      socket.on("error", () => {});
+      socket.destroy();
+    }
+  }
+}
+
+/** Makes a client's connection; the outcome is told to `events`. */
+export function connectTcp(request: ConnectRequest, events: TransportEvents): void {
+  const { address, port, connectMs } = request;
+  const what = `connect to ${address}:${port} over tcp`;
+  const socket = connect({ host: address, port, allowHalfOpen: true, noDelay: request.nodelay });
+  const failed = (error: unknown): void => {
+    clearTimeout(timer);
+    socket.on("error", () => {});
+    socket.destroy();
+    const told = explain(what, error);
+    events.connectFailed(request, told.code, told.message);
+  };
+  const timer = setTimeout(() => {
+    socket.off("error", failed);
+    socket.on("error", () => {});
+    socket.destroy();
+    events.connectFailed(request, "ETIMEDOUT", `cannot ${what}: no answer within ${connectMs} ms`);
+  }, connectMs);
+  socket.once("error", failed);
+  socket.once("connect", () => {
+    clearTimeout(timer);
+    socket.off("error", failed);
+    const ends = endsOf(socket);
+    const tcp = new TcpSocket(socket, events);
+    if (!ends) return failed({ code: "ECONNRESET" });
+    const connection = events.connected(request, ends, tcp);
+    if (connection) tcp.attach(connection);
+    else socket.destroy();
+  });
+}

@@ -1,0 +1,127 @@
+/**
+ * A layer-2 worker thread: owns a shard of connections, serves the links to the app endpoints, drives a transport.
+ *
+ * Layer 2. The entry point that `worker_threads` runs. It wires the parts together and obeys control messages;
+ * what happens to connections is in `dispatcher.ts`.
+ */
+
+import { parentPort, workerData } from "node:worker_threads";
+import { ApoError } from "../layer1-app/errors.ts";
+import { AlarmGate } from "./alarm-gate.ts";
+import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
+import { Counters, workerCounterNames } from "./counters.ts";
+import { Dispatcher, type DispatcherContext } from "./dispatcher.ts";
+import { FramePool, Link, Mailbox } from "./link.ts";
+import type { ListenerRecord, Transport } from "./transport.ts";
+import { OwnedVNodeTable } from "./v-node.ts";
+
+if (!parentPort) throw new Error("worker.ts runs in a worker thread only");
+const port = parentPort;
+const start = workerData as WorkerStart;
+const links = new Map<number, Link>();
+const listeners = new Map<number, ListenerRecord>();
+const tell = (message: FromWorker): void => port.postMessage(message);
+const alarms = new AlarmGate<"backlog" | "frames" | "udp-overflow">((open, code, text, count) =>
+  tell({ type: "alarm", open, code, text, count }),
+);
+
+const context: DispatcherContext = {
+  index: start.index,
+  pool: new FramePool(start.pool, start.index),
+  table: new OwnedVNodeTable(start.shard, start.index),
+  counters: new Counters(workerCounterNames, start.counters),
+  links,
+  alarm: (open, code, text) => alarms.raise(open, code, text),
+  clientConnected: (request, sockfd) => tell({ type: "connected", open: request.id, sockfd }),
+  clientFailed: (request, code, text) => tell({ type: "failed", open: request.id, code, text }),
+};
+const dispatcher = new Dispatcher(context);
+// A turn of the event loop is a batch: sockets are read in its poll phase, `setImmediate` comes right after.
+const mailbox = new Mailbox((link, words, at) => {
+  dispatcher.receive(link, words, at);
+  return false;
+}, setImmediate);
+const transport = await createTransport();
+dispatcher.attach(transport);
+port.on("message", (message: ToWorker) => obey(message));
+tell({ type: "ready" });
+
+async function createTransport(): Promise<Transport> {
+  if (start.link === "mem") {
+    throw new ApoError("ENOTSUP", "the mem link is not part of this build yet");
+  }
+  const { createHostTransport } = await import("./host/transport.ts");
+  return createHostTransport(dispatcher, context.pool, context.counters);
+}
+
+function obey(message: ToWorker): void {
+  switch (message.type) {
+    case "link": {
+      const link = new Link(mailbox, "worker", message.party, message.memory, message.port);
+      links.set(message.party, link);
+      mailbox.add(link);
+      return;
+    }
+    case "unlink":
+      return unlink(message.party);
+    case "endpoint":
+      listeners.get(message.listener)?.endpoints.push(message.party);
+      return;
+    case "listen":
+      return reply(message.call, listen(message.listener, message.first));
+    case "unlisten":
+      return reply(message.call, transport.unlisten(message.listener));
+    case "finish":
+      listeners.delete(message.listener);
+      return dispatcher.finishAll(message.listener, "closed");
+    case "connect":
+      return transport.connect(message.request);
+    case "stop":
+      return reply(message.call, stop(message.graceMs));
+  }
+}
+
+function unlink(party: number): void {
+  const link = links.get(party);
+  if (!link) return;
+  links.delete(party);
+  for (const listener of listeners.values()) {
+    const at = listener.endpoints.indexOf(party);
+    if (at >= 0) listener.endpoints.splice(at, 1);
+  }
+  dispatcher.dropEndpoint(link);
+  mailbox.remove(link);
+}
+
+async function listen(listener: ListenerRecord, first: boolean): Promise<unknown> {
+  listeners.set(listener.id, listener);
+  try {
+    return await transport.listen(listener, first);
+  } catch (error) {
+    listeners.delete(listener.id);
+    throw error;
+  }
+}
+
+/** Ends everything: what was sent goes out if the peers take it within `graceMs`. */
+async function stop(graceMs: number): Promise<void> {
+  for (const id of listeners.keys()) await transport.unlisten(id);
+  dispatcher.finishAll(undefined, "shutdown");
+  const deadline = performance.now() + graceMs;
+  while (dispatcher.unendedCount() > 0 && performance.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  dispatcher.abortAll("shutdown");
+  await transport.close();
+  alarms.close();
+}
+
+function reply(call: number, result: Promise<unknown>): void {
+  result.then(
+    (value) => tell({ type: "reply", call, value }),
+    (error: unknown) => {
+      const code = error instanceof ApoError ? error.code : "EIO";
+      tell({ type: "reply", call, error: { code, message: String((error as Error).message ?? error) } });
+    },
+  );
+}
