@@ -33,7 +33,7 @@ export async function buildNative() {
   const gyp = findNodeGyp();
   const wanted = stamp();
   const args = [...gyp.args, "configure", "build", "--loglevel=error", `--jobs=${parallelism()}`];
-  const headers = headersDir(node);
+  const headers = headersDir();
   if (headers) args.push(`--nodedir=${headers}`);
   rmSync(stampFile, { force: true });
   const env = { ...process.env, PATH: `${dirname(node)}${delimiter}${process.env.PATH ?? ""}` };
@@ -111,14 +111,20 @@ function findNodeGyp() {
   return { isScript: false, command: "node-gyp", args: [] };
 }
 
-/** The folder with Node's headers, or undefined to let node-gyp find or fetch them. */
-function headersDir(node) {
+/**
+ * The folder with Node's headers, or undefined to let node-gyp find or fetch them. Any Node's from 18.17 on will
+ * do: the addon uses Node-API only.
+ */
+export function headersDir() {
   if (process.env.npm_config_nodedir) return undefined;
   const modules = join(root, "node_modules");
   const bundled = `node-linux-${process.arch}`;
-  const places = [join(modules, "node", "node_modules", bundled), join(modules, bundled)];
-  // Node's own archives and most distributions put the headers beside the program.
-  if (node === process.execPath || !existsSync(bundledNode)) places.push(dirname(dirname(process.execPath)));
+  const places = [
+    join(modules, "node", "node_modules", bundled),
+    join(modules, bundled),
+    // Node's own archives and most distributions put the headers beside the program.
+    dirname(dirname(process.execPath)),
+  ];
   return places.find((place) => existsSync(join(place, "include", "node", "node_api.h")));
 }
 

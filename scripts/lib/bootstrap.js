@@ -4,8 +4,8 @@
  * Plain JavaScript for Node >= 18, no dependencies: it runs before anything is installed.
  */
 
-import { buildNative, nativeIsBuilt } from "../build-native.js";
-import { installPackages, missingPackage } from "./installed.js";
+import { buildNative, headersDir, nativeIsBuilt } from "../build-native.js";
+import { installPackages, missingPackage, restoreHeaders } from "./installed.js";
 import { withLock } from "./lock.js";
 import { PlainError, say } from "./say.js";
 
@@ -20,6 +20,7 @@ export async function makeReady({ native = true } = {}) {
     const missing = missingPackage();
     if (missing) await installPackages(missing);
     if (native && !nativeIsBuilt()) {
+      if (!headersDir()) await restoreHeaders();
       say("building the native addon (C++, usually under a minute).");
       await buildNative();
     }

@@ -32,10 +32,10 @@ export function isCheckout() {
   return existsSync(join(root, "src", "index.ts")) || existsSync(join(root, "package-lock.json"));
 }
 
-/** The npm that started us, else the one on the PATH, as a command and its first arguments. */
-export function npmCommand() {
+/** The npm that started us, run by `node`, else the one on the PATH: a command and its first arguments. */
+export function npmCommand(node = process.execPath) {
   const path = process.env.npm_execpath;
-  if (path && existsSync(path) && /npm-cli\.c?js$/.test(path)) return [process.execPath, path];
+  if (path && existsSync(path) && /npm-cli\.c?js$/.test(path)) return [node, path];
   return ["npm"];
 }
 
