@@ -65,9 +65,46 @@ export declare class NativeFanout {
   close(): void;
 }
 
+/** The wire of the `mem` link; see `native/rawsock/native_thread_napi.cc`. */
+export declare class NativeWire {
+  /** `(mtu, inboxBytes)` makes a wire, `(id)` finds one of this process. Throws when there is none. */
+  constructor(mtuOrId: number, inboxBytes?: number);
+  readonly id: number;
+  readonly mtu: number;
+  readonly endpoints: number;
+  /** `to`: version, prefix bits, 16 address bytes. The name of the counter that says what became of the packet. */
+  inject(to: Uint8Array, packet: Uint8Array): string;
+}
+
+/** The native thread of a raw link. `addresses`: 18 bytes each, as for `inject`. All arrays over shared memory. */
+export declare class NativeLinkThread {
+  constructor(
+    wireId: number,
+    addresses: Uint8Array,
+    keyLow: number,
+    keyHigh: number,
+    pool: Uint32Array,
+    partition: number,
+    control: Uint32Array,
+    counters: BigUint64Array,
+  );
+  /** 0, or an errno. */
+  start(): number;
+  attachWorker(index: number, receive: Uint32Array, transmit: Uint32Array, port: Uint32Array): boolean;
+  detachWorker(index: number): boolean;
+  close(): void;
+}
+
 /** Everything the addon exports. */
 export interface NativeModule {
   readonly NativeFanout: typeof NativeFanout;
+  readonly NativeWire: typeof NativeWire;
+  readonly NativeLinkThread: typeof NativeLinkThread;
+  /** Sleeps while `words[index] === expected`: 0 woken, 1 it had another value, 2 timed out. At most 10 s. */
+  readonly futexWait: (words: Uint32Array, index: number, expected: number, timeoutMicroseconds: number) => number;
+  /** How many sleepers were woken. */
+  readonly futexWake: (words: Uint32Array, index: number, count: number) => number;
+  readonly linkCounterNames: () => string[];
 }
 
 let loaded: NativeModule | undefined;
