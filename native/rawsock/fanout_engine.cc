@@ -331,7 +331,19 @@ void FanoutEngine::send_report(uint32_t track, const Report& report, uint32_t re
   post([this, track, report, receiver] {
     const auto found = tracks_.find(track);
     if (found == tracks_.end() || !found->second->any_packet()) return;
-    for (const auto& each : found->second->receivers) {
+    const auto& all = found->second->receivers;
+    // A round of reports to thousands would stand in the way of media; a BYE may not wait, its
+    // track is closing.
+    if (receiver == 0 && !report.bye && all.size() > kReportsAtOnce) {
+      // One round a track at a time: a round that is still under way is as good.
+      for (const PendingReport& pending : reports_) {
+        if (pending.track == track) return;
+      }
+      reports_.push_back({track, report, all});
+      next_report_ = mono_now();
+      return;
+    }
+    for (const auto& each : all) {
       if (receiver == 0 || each->id == receiver) send_report_to(*found->second, *each, report);
     }
   });
@@ -372,6 +384,7 @@ int64_t FanoutEngine::wait_ns(int64_t now) const {
       until = std::min(until, found->second->pending_since_mono() + options_.hold_ns);
   }
   if (!unsettled_.empty()) until = std::min(until, next_catch_up_);
+  if (!reports_.empty()) until = std::min(until, next_report_);
   return until == INT64_MAX ? -1 : std::max<int64_t>(0, until - now);
 }
 
@@ -423,6 +436,7 @@ void FanoutEngine::run() {
     const int64_t now = mono_now();
     if (!pending_tracks_.empty()) flush_due(now);
     if (!unsettled_.empty() && now >= next_catch_up_) catch_up(now);
+    if (!reports_.empty() && now >= next_report_) report_on(now);
   }
   run_commands();
 }

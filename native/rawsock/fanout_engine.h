@@ -86,6 +86,7 @@ class FanoutEngine {
   static constexpr size_t kTracksMax = 4'096;
   static constexpr size_t kReceiversMax = 1u << 17;
   static constexpr size_t kPushBytesMax = 64u << 20;
+  static constexpr size_t kReportsAtOnce = 32;
 
   FanoutEngine(const FanoutOptions& options, std::function<void()> waker);
   ~FanoutEngine();
@@ -169,6 +170,7 @@ class FanoutEngine {
   bool catch_up_step(RtpTrack& track, Receiver& receiver, int64_t now);
   SendSocket* send_socket(uint32_t id, const IpEndpoint& to);
   void send_now(uint32_t socket, const IpEndpoint& to, std::span<const uint8_t> bytes);
+  void report_on(int64_t now);
   void send_report_to(const RtpTrack& track, const Receiver& receiver, const Report& report);
 
   FanoutOptions options_;
@@ -200,6 +202,13 @@ class FanoutEngine {
   std::vector<uint32_t> pending_tracks_;
   std::vector<std::shared_ptr<Receiver>> unsettled_;  // waiting for a key frame, or catching up
   std::vector<SendRun> runs_;
+  struct PendingReport {
+    uint32_t track;
+    Report report;
+    std::vector<std::shared_ptr<Receiver>> to;
+  };
+  std::vector<PendingReport> reports_;
+  int64_t next_report_ = 0;
   size_t catch_up_from_ = 0;
   int64_t next_catch_up_ = 0;
   double stray_tokens_ = 0;

@@ -25,6 +25,7 @@ constexpr double kCatchUpFloorBytes = 1'500'000;
 constexpr size_t kCatchUpFirstBytes = 32'768;
 // Of one tick, catching up may take this much; live frames come first.
 constexpr int64_t kCatchUpBudgetNs = 2'000'000;
+constexpr int64_t kReportTickNs = 2'000'000;
 constexpr int64_t kKeyWaitNs = 10'000'000'000;
 constexpr int64_t kKeyWaitTickNs = 100'000'000;
 
@@ -369,6 +370,17 @@ void FanoutEngine::send_now(uint32_t socket, const IpEndpoint& to, std::span<con
                                   to.raw(), to.raw_length()) < 0) {
     bump(counters_.drop_send_datagram, 1);
   }
+}
+
+void FanoutEngine::report_on(int64_t now) {
+  PendingReport& pending = reports_.front();
+  const auto found = tracks_.find(pending.track);
+  for (size_t n = 0; n < kReportsAtOnce && !pending.to.empty() && found != tracks_.end(); n++) {
+    send_report_to(*found->second, *pending.to.back(), pending.report);
+    pending.to.pop_back();
+  }
+  if (pending.to.empty() || found == tracks_.end()) reports_.erase(reports_.begin());
+  next_report_ = now + kReportTickNs;
 }
 
 // RFC 3550 6.4.1 (SR), 6.5 (SDES with CNAME), 6.6 (BYE), as one compound packet.

@@ -12,6 +12,9 @@ constexpr size_t kBlockBytes = 128u << 10;
 constexpr size_t kUncachedSegmentBytes = 256u << 10;
 // An index of tiny packets must stay bounded as well: bytes alone would allow millions of them.
 constexpr size_t kSegmentPacketsMax = 1u << 17;
+// After so many frames of one packet in a row, the next packet is taken for a whole frame, too:
+// most audio has no marker bit, and would otherwise be held for nothing.
+constexpr uint32_t kSinglesLearned = 8;
 constexpr int64_t kRateWindowNs = 1'000'000'000;
 
 }  // namespace
@@ -72,7 +75,8 @@ RtpTrack::Took RtpTrack::append(const RtpPacket& packet, const Arrival& arrival)
   segment_->append(packet.bytes(), meta);
   update_statistics(packet, arrival);
   publish(arrival);
-  return packet.marker() ? Took::kFrameDone : Took::kWaiting;
+  const bool alone = frame_packets_ == 1 && single_frames_ >= kSinglesLearned;
+  return packet.marker() || alone ? Took::kFrameDone : Took::kWaiting;
 }
 
 std::span<const LoggedPacket> RtpTrack::pending_packets() const {
@@ -104,6 +108,13 @@ void RtpTrack::update_statistics(const RtpPacket& packet, const Arrival& arrival
     }
   }
   received_in_order_++;
+  if (any_packet_ && packet.rtp_time() == last_rtp_time_) {
+    frame_packets_++;
+    single_frames_ = 0;
+  } else {
+    if (frame_packets_ == 1) single_frames_++;
+    frame_packets_ = 1;
+  }
   const double transit = static_cast<double>(arrival.mono) * options_.clock_rate / 1e9 -
                          static_cast<double>(packet.rtp_time());
   if (any_packet_ && packet.rtp_time() != last_rtp_time_) {
@@ -117,7 +128,6 @@ void RtpTrack::update_statistics(const RtpPacket& packet, const Arrival& arrival
   bytes_ += packet.bytes().size();
   last_seq_ = seq;
   last_rtp_time_ = packet.rtp_time();
-  last_marker_ = packet.marker();
   if (rate_from_mono_ == 0) {
     rate_from_mono_ = arrival.mono;
     rate_bytes_from_ = bytes_;

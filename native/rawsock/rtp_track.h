@@ -151,7 +151,8 @@ class RtpTrack {
   uint32_t ssrc_ = 0;
   uint16_t last_seq_ = 0;
   uint32_t last_rtp_time_ = 0;
-  bool last_marker_ = true;
+  uint32_t frame_packets_ = 0;  // packets so far with `last_rtp_time_`
+  uint32_t single_frames_ = 0;  // frames of one packet in a row
   uint32_t base_seq_ = 0;
   uint32_t cycles_ = 0;
   uint16_t max_seq_ = 0;

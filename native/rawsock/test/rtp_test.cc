@@ -137,6 +137,27 @@ void track_segments() {
   CHECK(first->next.expired() && track.after(*first) == track.segment());
 }
 
+// Audio without marker bits: once it is known that a frame is one packet, none is held.
+void singles() {
+  apo::RtpTrack track(
+      1,
+      {.payload_type = 96, .key_frames = KeyFrames::kAny, .clock_rate = 48000, .cache_bytes = 1});
+  const auto took = [&track](uint16_t seq, uint32_t time) {
+    const Bytes bytes = rtp(seq, time, false, {1, 2});
+    const auto packet = RtpPacket::parse(bytes);
+    if (track.must_flush_before(*packet)) track.frame_sent();
+    const bool done = track.append(*packet, {1, 1}) == apo::RtpTrack::Took::kFrameDone;
+    if (done) track.frame_sent();
+    return done;
+  };
+  uint16_t seq = 0;
+  for (; seq < 8; seq++) CHECK(!took(seq, seq * 960u));
+  CHECK(took(seq, seq * 960u));
+  seq++;
+  CHECK(took(seq, 50'000) && !took(static_cast<uint16_t>(seq + 1), 50'000));
+  CHECK(!took(static_cast<uint16_t>(seq + 2), 51'000));
+}
+
 void runs() {
   apo::LogSegment segment(false, 4096);
   const size_t sizes[] = {50,   1000, 1000, 1000, 400, 1000, 1000,
@@ -169,6 +190,7 @@ int main() {
   headers();
   key_frames();
   track_segments();
+  singles();
   runs();
   return 0;
 }
