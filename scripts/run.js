@@ -13,7 +13,7 @@ import { run } from "./lib/spawn.js";
 
 const tasks = {
   start: { run: (args) => node(["src/cli/apo.ts", "relay", "--demo", ...args]) },
-  test: { run: (args) => node([tool("vitest/vitest.mjs"), "run", ...args]) },
+  test: { run: (args) => node([tool("vitest/vitest.mjs"), "run", "--configLoader=native", ...args]) },
   check: { native: false, run: (args) => node(["scripts/check.js", ...args]) },
   format: { native: false, run: (args) => node(["scripts/check.js", "--write", ...args]) },
   bench: { run: (args) => node(["bench/main.ts", ...args]) },

@@ -16,14 +16,6 @@ const lockFile = join(cacheDir, "lock");
 
 /** Runs `work` while holding the lock of the checkout. */
 export async function withLock(work) {
-  try {
-    mkdirSync(cacheDir, { recursive: true });
-  } catch (error) {
-    throw new PlainError(
-      `something has to be installed or built first, and this user may not write here (${error.code} ` +
-        `on ${error.path}): run the same command once as the owner of the folder.`,
-    );
-  }
   const me = `${process.pid} ${startTime(process.pid)}`;
   await take(me);
   const release = () => {
@@ -42,7 +34,7 @@ async function take(me) {
   const own = `${lockFile}.${process.pid}`;
   const deadlineMs = Date.now() + waitMs;
   let told = false;
-  writeFileSync(own, me);
+  createOwn(own, me);
   try {
     while (!linkTo(own)) {
       const holder = read();
@@ -64,6 +56,18 @@ async function take(me) {
     }
   } finally {
     unlinkSync(own);
+  }
+}
+
+function createOwn(own, me) {
+  try {
+    mkdirSync(cacheDir, { recursive: true });
+    writeFileSync(own, me);
+  } catch (error) {
+    throw new PlainError(
+      `something has to be installed or built first, and this user may not write here (${error.code} ` +
+        `on ${error.path}): run the same command once as the owner of the folder.`,
+    );
   }
 }
 
