@@ -7,6 +7,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../layer1-app/errors.ts";
+import type { LinkDescription } from "../layer3-ip/packet-port.ts";
 import type { LinkMemory } from "./link.ts";
 import type { ConnectRequest, ListenerRecord } from "./transport.ts";
 
@@ -18,9 +19,8 @@ export interface WorkerStart {
   readonly pool: SharedArrayBuffer;
   readonly shard: SharedArrayBuffer;
   readonly counters: SharedArrayBuffer;
-  /** `mem`: this runtime's address and wire. */
-  readonly address?: string | undefined;
-  readonly wire?: unknown;
+  /** `mem`: the worker's end of the link. */
+  readonly memLink?: LinkDescription | undefined;
 }
 
 /** From the main thread. Those with `call` are answered by a `reply`. */

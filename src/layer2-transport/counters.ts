@@ -24,6 +24,8 @@ export const workerCounterNames = [
   "layer2.drop.send-after-end",
   "layer2.drop.send-unsent",
   "layer2.drop.send-failed",
+  "layer2.drop.no-connection",
+  "layer2.drop.icmp-ignored",
   "layer2.send.bytes",
   "layer2.send.messages",
   "layer2.send.file-bytes",

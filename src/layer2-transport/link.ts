@@ -7,6 +7,7 @@
  */
 
 import type { MessagePort } from "node:worker_threads";
+import { wakeWorker } from "../layer3-ip/packet-port.ts";
 import { descriptorWords, RingConsumer, RingProducer, createRing } from "../layer3-ip/ring.ts";
 
 export { FramePool, createPool, largeFrameBytes, shapeFor, smallFrameBytes } from "../layer3-ip/pool.ts";
@@ -23,10 +24,12 @@ const retryMs = 1;
 export interface LinkMemory {
   readonly down: SharedArrayBuffer;
   readonly up: SharedArrayBuffer;
+  /** The port words of a worker that sleeps on its doorbell (a raw link's): it is rung and not posted to. */
+  readonly doorbell?: SharedArrayBuffer | undefined;
 }
 
-export function createLinkMemory(): LinkMemory {
-  return { down: createRing(ringCapacity), up: createRing(ringCapacity) };
+export function createLinkMemory(doorbell?: SharedArrayBuffer): LinkMemory {
+  return { down: createRing(ringCapacity), up: createRing(ringCapacity), doorbell };
 }
 
 export class Link {
@@ -35,6 +38,7 @@ export class Link {
   readonly incoming: RingConsumer;
   readonly port: MessagePort;
   private readonly outgoing: RingProducer;
+  private readonly doorbell: Uint32Array | undefined;
   private readonly mailbox: Mailbox;
   private readonly overflow: number[] = [];
   private overflowAt = 0;
@@ -47,6 +51,7 @@ export class Link {
     this.peer = peer;
     this.port = port;
     this.outgoing = new RingProducer(side === "app" ? memory.down : memory.up);
+    this.doorbell = side === "app" && memory.doorbell ? new Uint32Array(memory.doorbell) : undefined;
     this.incoming = new RingConsumer(side === "app" ? memory.up : memory.down);
     port.on("message", mailbox.wake);
     port.unref();
@@ -89,7 +94,8 @@ export class Link {
   flush(): void {
     if (this.closed) return;
     if (this.overflowing) this.refill();
-    if (this.outgoing.publish()) this.port.postMessage(0);
+    if (!this.outgoing.publish()) return;
+    if (this.doorbell === undefined || !wakeWorker(this.doorbell)) this.port.postMessage(0);
   }
 
   /** Resolves when no descriptor of this link waits in this thread. */
@@ -174,6 +180,11 @@ export class Mailbox {
     const at = this.links.indexOf(link);
     if (at >= 0) this.links.splice(at, 1);
     link.close();
+  }
+
+  /** Publishes what was posted, now. */
+  flush(): void {
+    for (const link of this.links) link.flush();
   }
 
   /** Sees to it that posts are published soon; at the end of the turn when one is under way. */

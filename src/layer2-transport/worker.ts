@@ -5,7 +5,7 @@
  * what happens to connections is in `dispatcher.ts`.
  */
 
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { ApoError } from "../layer1-app/errors.ts";
 import { AlarmGate } from "./alarm-gate.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
@@ -37,7 +37,9 @@ const context: DispatcherContext = {
 };
 const dispatcher = new Dispatcher(context);
 // A turn of the event loop is a batch: sockets are read in its poll phase, `setImmediate` comes right after.
+let handled = 0;
 const mailbox = new Mailbox((link, words, at) => {
+  handled += 1;
   dispatcher.receive(link, words, at);
   return false;
 }, setImmediate);
@@ -47,11 +49,24 @@ port.on("message", (message: ToWorker) => obey(message));
 tell({ type: "ready" });
 
 async function createTransport(): Promise<Transport> {
-  if (start.link === "mem") {
-    throw new ApoError("ENOTSUP", "the mem link is not part of this build yet");
+  if (start.memLink) {
+    const { createMemTransport } = await import("./mem/transport.ts");
+    const { pool, counters } = context;
+    return createMemTransport({ link: start.memLink, events: dispatcher, pool, counters, serve });
   }
   const { createHostTransport } = await import("./host/transport.ts");
   return createHostTransport(dispatcher, context.pool, context.counters);
+}
+
+/** For a transport that sleeps outside the event loop: what has come for this worker. True: there was something. */
+function serve(): boolean {
+  const before = handled;
+  for (let posted = receiveMessageOnPort(port); posted; posted = receiveMessageOnPort(port)) {
+    handled += 1;
+    obey(posted.message as ToWorker);
+  }
+  mailbox.wake();
+  return handled !== before;
 }
 
 function obey(message: ToWorker): void {
@@ -114,6 +129,9 @@ async function stop(graceMs: number): Promise<void> {
   dispatcher.abortAll("shutdown");
   await transport.close();
   alarms.close();
+  // The app must find the last descriptors when it hears that we have stopped.
+  await new Promise((resolve) => setImmediate(resolve));
+  mailbox.flush();
 }
 
 function reply(call: number, result: Promise<unknown>): void {

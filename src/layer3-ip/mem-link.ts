@@ -165,7 +165,7 @@ class JoinedMemLink implements MemLink {
     this.attached.add(index);
     for (const shard of ownedShards) Atomics.store(this.owners, shard, index + 1);
     const { control, addresses, mtu, steerKey } = this;
-    return { port, control, addresses, mtu, steerKey };
+    return { worker: index, port, control, addresses, mtu, steerKey };
   }
 
   detachWorker(index: number): void {

@@ -5,16 +5,18 @@
  * are mirrored in native/rawsock/native_thread_napi.cc:
  *
  *   word 0        the worker's doorbell: rung (one added, and woken) by whoever has something for a sleeping worker
- *   word 16       1 while the worker sleeps or is about to: producers that are no rings' ends look here
+ *   word 16       how to wake the worker: 0 it polls, no need to; 1 it sleeps, ring; 2 it does not poll, post a message
  *   word 32 + n   bit b: the worker has something at UDP port 32 n + b
  */
 
 import { loadNative } from "./native.ts";
 import { createRing, RingConsumer, RingProducer } from "./ring.ts";
-import type { SteerKey } from "./steer.ts";
+import { SteerHash, type SteerKey, shardOfHash } from "./steer.ts";
 
 const doorbellWord = 0;
-const asleepWord = 16;
+const stateWord = 16;
+const stateOf = { polling: 0, asleep: 1, away: 2 } as const;
+const shardsWord = 16; // of the control words
 const portsWord = 32;
 const portWords = portsWord + 65_536 / 32;
 
@@ -30,6 +32,8 @@ export interface PacketPortMemory {
 
 /** What a worker must know of its link. Plain data: it crosses threads. */
 export interface LinkDescription {
+  /** The worker's index. */
+  readonly worker: number;
   readonly port: PacketPortMemory;
   /** Word 0: the native thread's doorbell; words 16 to 31: who owns each shard (worker index + 1). */
   readonly control: SharedArrayBuffer;
@@ -40,18 +44,22 @@ export interface LinkDescription {
 }
 
 export function createPacketPort(): PacketPortMemory {
-  return {
-    receive: createRing(packetRingCapacity),
-    transmit: createRing(packetRingCapacity),
-    words: new SharedArrayBuffer(4 * portWords),
-  };
+  const words = new SharedArrayBuffer(4 * portWords);
+  new Uint32Array(words)[stateWord] = stateOf.away;
+  return { receive: createRing(packetRingCapacity), transmit: createRing(packetRingCapacity), words };
 }
 
-/** Rings a worker's doorbell if it sleeps: for whoever has put something into another ring of that worker. */
-export function wakeWorker(words: Uint32Array): void {
-  if (Atomics.load(words, asleepWord) === 0) return;
-  Atomics.add(words, doorbellWord, 1);
-  loadNative().futexWake(words, doorbellWord, 1);
+/**
+ * Wakes a worker for whoever has put something into another ring of it, or has posted it a message. `words` are the
+ * port's. False: it does not poll (not yet, or no more), and only a message to one of its ports reaches it.
+ */
+export function wakeWorker(words: Uint32Array): boolean {
+  const state = Atomics.load(words, stateWord);
+  if (state === stateOf.asleep) {
+    Atomics.add(words, doorbellWord, 1);
+    loadNative().futexWake(words, doorbellWord, 1);
+  }
+  return state !== stateOf.away;
 }
 
 /** What the worker looks at, between saying that it will sleep and sleeping. True: there is work, do not sleep. */
@@ -60,6 +68,8 @@ export type LookAgain = () => boolean;
 export class PacketPort {
   readonly received: RingConsumer;
   readonly toSend: RingProducer;
+  readonly steer: SteerHash;
+  private readonly worker: number;
   private readonly words: Uint32Array;
   private readonly control: Uint32Array;
   private readonly native = loadNative();
@@ -69,7 +79,17 @@ export class PacketPort {
     this.toSend = new RingProducer(link.port.transmit);
     this.words = new Uint32Array(link.port.words);
     this.control = new Uint32Array(link.control);
-    this.words.fill(0, portsWord);
+    this.steer = new SteerHash(link.steerKey);
+    this.worker = link.worker;
+  }
+
+  /** Says that the worker looks at its rings by itself from here on. */
+  startPolling(): void {
+    Atomics.store(this.words, stateWord, stateOf.polling);
+  }
+
+  stopPolling(): void {
+    Atomics.store(this.words, stateWord, stateOf.away);
   }
 
   /** From here on datagrams to the port come to this worker; before, their senders are told "unreachable". */
@@ -79,6 +99,11 @@ export class PacketPort {
 
   closeUdpPort(port: number): void {
     Atomics.and(this.words, portsWord + (port >>> 5), ~(1 << (port & 31)));
+  }
+
+  /** Whether packets of a flow with this hash come to this worker. */
+  owns(hash: number): boolean {
+    return Atomics.load(this.control, shardsWord + shardOfHash(hash)) === this.worker + 1;
   }
 
   /** Hands everything reserved in `toSend` to the native thread. */
@@ -91,13 +116,13 @@ export class PacketPort {
   /** Sleeps until something comes, at most `timeoutMicroseconds`. True: it slept that long and nothing came. */
   sleep(timeoutMicroseconds: number, lookAgain: LookAgain): boolean {
     const seen = Atomics.load(this.words, doorbellWord);
-    Atomics.store(this.words, asleepWord, 1);
+    Atomics.store(this.words, stateWord, stateOf.asleep);
     let timedOut = false;
     if (this.received.sleep() && !lookAgain()) {
       timedOut = this.native.futexWait(this.words, doorbellWord, seen, timeoutMicroseconds) === 2;
     }
     this.received.wake();
-    Atomics.store(this.words, asleepWord, 0);
+    Atomics.store(this.words, stateWord, stateOf.polling);
     return timedOut;
   }
 }

@@ -1,0 +1,147 @@
+/**
+ * A UDP or echo flow on a raw link, and the table that finds it by its 5-tuple.
+ *
+ * Layer 2, used by one worker. Knows nothing of packets or frames. The table is open addressing with linear probing
+ * over a keyed hash (nobody outside can choose his neighbours), holds at most half its slots and doubles.
+ */
+
+import type { SteerHash } from "../../layer3-ip/steer.ts";
+import type { Connection } from "../connection.ts";
+import type { Container } from "../container.ts";
+import { Fifo } from "../fifo.ts";
+import type { ConnectionRules } from "../transport.ts";
+
+/** The 5-tuple of a packet or flow: words 0-3 the far address, 4-7 our own (IPv4: 0 and 4). */
+export class FlowKey {
+  readonly words = new Int32Array(8);
+  wordCount: 1 | 4 = 1;
+  remotePort = 0;
+  localPort = 0;
+  /** The IP protocol number: 17, 1 or 58. */
+  protocol = 0;
+
+  copyFrom(other: FlowKey): void {
+    this.words.set(other.words);
+    this.wordCount = other.wordCount;
+    this.remotePort = other.remotePort;
+    this.localPort = other.localPort;
+    this.protocol = other.protocol;
+  }
+
+  equals(other: FlowKey): boolean {
+    if (this.remotePort !== other.remotePort || this.localPort !== other.localPort) return false;
+    if (this.protocol !== other.protocol || this.wordCount !== other.wordCount) return false;
+    for (let i = 0; i < this.wordCount; i += 1) {
+      if (this.words[i] !== other.words[i] || this.words[4 + i] !== other.words[4 + i]) return false;
+    }
+    return true;
+  }
+
+  hash(steer: SteerHash): number {
+    return steer.hash(
+      this.words,
+      0,
+      this.remotePort,
+      this.words,
+      4,
+      this.localPort,
+      this.wordCount,
+      this.protocol,
+    );
+  }
+}
+
+/** One connection's flow: the `handle` of its connection. */
+export class Flow {
+  readonly key = new FlowKey();
+  readonly rules: ConnectionRules;
+  /** True: it was opened from here. */
+  readonly isClient: boolean;
+  /** Undefined before the connection is made and after it has ended. */
+  connection: Connection | undefined;
+  lastHeardMs = 0;
+  /** Containers that found no room in the ring or the pool, in order. */
+  readonly waiting = new Fifo<Container>();
+  isWaiting = false;
+  /** Of the next echo request. */
+  sequence = 0;
+  hash = 0;
+
+  constructor(rules: ConnectionRules, isClient: boolean) {
+    this.rules = rules;
+    this.isClient = isClient;
+  }
+}
+
+const firstSlots = 64;
+
+export class FlowTable {
+  private slots: (Flow | undefined)[] = new Array<Flow | undefined>(firstSlots).fill(undefined);
+  private count = 0;
+  private readonly steer: SteerHash;
+
+  constructor(steer: SteerHash) {
+    this.steer = steer;
+  }
+
+  get size(): number {
+    return this.count;
+  }
+
+  find(key: FlowKey): Flow | undefined {
+    const mask = this.slots.length - 1;
+    for (let at = key.hash(this.steer) & mask; ; at = (at + 1) & mask) {
+      const flow = this.slots[at];
+      if (flow === undefined || flow.key.equals(key)) return flow;
+    }
+  }
+
+  /** The flow must not be in the table. */
+  add(flow: Flow): void {
+    if (2 * (this.count + 1) > this.slots.length) this.grow();
+    flow.hash = flow.key.hash(this.steer);
+    this.place(flow);
+    this.count += 1;
+  }
+
+  /** Takes a flow out and closes the gap, so that no marks are left behind. False: it was not there. */
+  remove(flow: Flow): boolean {
+    const { slots } = this;
+    const mask = slots.length - 1;
+    let gap = flow.hash & mask;
+    while (slots[gap] !== flow) {
+      if (slots[gap] === undefined) return false;
+      gap = (gap + 1) & mask;
+    }
+    for (let at = (gap + 1) & mask; ; at = (at + 1) & mask) {
+      const next = slots[at];
+      if (next === undefined) break;
+      const home = next.hash & mask;
+      if (((at - home) & mask) >= ((at - gap) & mask)) {
+        slots[gap] = next;
+        gap = at;
+      }
+    }
+    slots[gap] = undefined;
+    this.count -= 1;
+    return true;
+  }
+
+  /** All flows, as they are now: the table may change while they are looked at. */
+  all(): Flow[] {
+    return this.slots.filter((flow) => flow !== undefined);
+  }
+
+  private grow(): void {
+    const old = this.slots;
+    this.slots = new Array<Flow | undefined>(2 * old.length).fill(undefined);
+    for (const flow of old) if (flow) this.place(flow);
+  }
+
+  private place(flow: Flow): void {
+    const mask = this.slots.length - 1;
+    let at = flow.hash & mask;
+    while (this.slots[at] !== undefined) at = (at + 1) & mask;
+    this.slots[at] = flow;
+  }
+}

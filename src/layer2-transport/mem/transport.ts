@@ -1,0 +1,310 @@
+/**
+ * The `mem` link's transport: UDP and echo requests over the native thread of a raw link.
+ *
+ * Layer 2, one a worker. It finds the connection of each packet, gives clients local ports whose packets come back to
+ * this worker, and builds what goes out. IP, checksums, echo replies and closed ports are the native thread's matter.
+ */
+
+import { ApoError, type ErrorCode } from "../../layer1-app/errors.ts";
+import * as descriptor from "../../layer3-ip/descriptor.ts";
+import { addressWords, type IpPrefix, parsePrefix } from "../../layer3-ip/ip-prefix.ts";
+import { type LinkDescription, PacketPort } from "../../layer3-ip/packet-port.ts";
+import { descriptorWords } from "../../layer3-ip/ring.ts";
+import { formatAddress } from "../address.ts";
+import type { Connection } from "../connection.ts";
+import type { Container } from "../container.ts";
+import type { Counters, WorkerCounter } from "../counters.ts";
+import type { CloseCode } from "../descriptor.ts";
+import { Fifo } from "../fifo.ts";
+import type { FramePool } from "../link.ts";
+import type {
+  ConnectRequest,
+  ListenerRecord,
+  LocalAddress,
+  Transport,
+  TransportEvents,
+} from "../transport.ts";
+import type { Ends } from "../v-node.ts";
+import { Flow, FlowKey, FlowTable } from "./flow.ts";
+import { LocalPorts, sourceFor, type UdpListener } from "./local-ports.ts";
+import {
+  buildPacket,
+  payloadMax,
+  protocolNumber,
+  readFlow,
+  readQuotedFlow,
+  upperHeaderBytes,
+} from "./packets.ts";
+import { PollLoop } from "./poll-loop.ts";
+
+/** Packets that are taken in one turn. */
+const packetsPerTurn = 256;
+const sweepMs = 100;
+
+const noTcp = 'the mem link carries udp and icmp; tcp on it is not there yet: use link "host" for tcp';
+const noIcmpServer =
+  "echo requests are answered by the link itself: icmp is for clients, opens({ protocol, to })";
+
+/** What the transport is given by its worker. */
+export interface MemTransportContext {
+  readonly link: LinkDescription;
+  readonly events: TransportEvents;
+  readonly pool: FramePool;
+  readonly counters: Counters<WorkerCounter>;
+  /** Serves the rings of the app endpoints and the control port. True: there was something. */
+  serve(): boolean;
+}
+
+class MemTransport implements Transport {
+  private readonly context: MemTransportContext;
+  private readonly port: PacketPort;
+  private readonly flows: FlowTable;
+  private readonly ports: LocalPorts;
+  private readonly waiting = new Fifo<Flow>();
+  private readonly loop: PollLoop;
+  private readonly prefixes: readonly IpPrefix[];
+  /** The packet at hand: its descriptor and its flow. */
+  private readonly atHand = new Int32Array(descriptorWords);
+  private readonly key = new FlowKey();
+  private nowMs = performance.now();
+  private sweepAtMs = 0;
+
+  constructor(context: MemTransportContext) {
+    this.context = context;
+    this.prefixes = context.link.addresses.map(parsePrefix);
+    this.port = new PacketPort(context.link);
+    this.flows = new FlowTable(this.port.steer);
+    this.ports = new LocalPorts(this.port, this.flows, this.prefixes);
+    this.loop = new PollLoop(this.port, { poll: () => this.poll(), serve: () => context.serve() });
+  }
+
+  // --- the seam: see ../transport.ts ----------------------------------------------------------------------------
+
+  async listen(record: ListenerRecord): Promise<LocalAddress> {
+    if (record.protocol === "tcp") throw new ApoError("ENOTSUP", noTcp);
+    if (record.protocol === "icmp") throw new ApoError("ENOTSUP", noIcmpServer);
+    return this.ports.listen(record);
+  }
+
+  async unlisten(listenerId: number): Promise<void> {
+    this.ports.unlisten(listenerId);
+  }
+
+  connect(request: ConnectRequest): void {
+    const { events } = this.context;
+    if (request.protocol === "tcp") return events.connectFailed(request, "ENOTSUP", noTcp);
+    const far = addressWords(request.address);
+    if (!far) {
+      const text = `"${request.address}" is not an IP address, and the mem link knows no names`;
+      return events.connectFailed(request, "EHOSTUNREACH", text);
+    }
+    const own = sourceFor(this.prefixes, far.version6, far.words);
+    if (!own) {
+      const text = `no IPv${far.version6 ? 6 : 4} address here to reach ${request.address} from`;
+      return events.connectFailed(request, "EHOSTUNREACH", text);
+    }
+    const flow = new Flow(request, true);
+    const { key } = flow;
+    key.words.set(far.words, 0);
+    key.words.set(own.words, 4);
+    key.wordCount = far.version6 ? 4 : 1;
+    key.protocol = protocolOf(request.protocol, far.version6);
+    key.remotePort = request.port;
+    if (!this.ports.choose(key)) {
+      return events.connectFailed(request, "EADDRNOTAVAIL", `no local port is left for ${request.address}`);
+    }
+    flow.connection = events.connected(request, this.endsOf(flow), flow);
+    if (flow.connection) this.addFlow(flow);
+  }
+
+  send(connection: Connection, container: Container): void {
+    const flow = connection.handle as Flow;
+    if (flow.waiting.length === 0 && this.transmit(flow, container)) {
+      this.context.events.sent(connection, container);
+      return;
+    }
+    flow.waiting.push(container);
+    if (flow.isWaiting) return;
+    flow.isWaiting = true;
+    this.waiting.push(flow);
+  }
+
+  // A datagram that the app is not ready for waits in the dispatcher, or is dropped there: there is nothing to pause.
+  pause(): void {}
+  resume(): void {}
+
+  end(connection: Connection): void {
+    this.endFlow(connection.handle as Flow, "end");
+  }
+
+  destroy(connection: Connection): void {
+    this.endFlow(connection.handle as Flow, "end");
+  }
+
+  async close(): Promise<void> {
+    this.sendWaiting();
+    for (const flow of this.flows.all()) this.endFlow(flow, "shutdown");
+    this.port.flush();
+    this.loop.stop();
+  }
+
+  // --- a turn ---------------------------------------------------------------------------------------------------
+
+  private poll(): boolean {
+    this.nowMs = performance.now();
+    const { received } = this.port;
+    const packet = this.atHand;
+    let taken = 0;
+    while (taken < packetsPerTurn) {
+      const at = received.take();
+      if (at < 0) break;
+      taken += 1;
+      // Copied and given back before anything is done with it: should this worker die, whatever the ring still
+      // holds has never been touched, and the native thread takes it back.
+      for (let i = 0; i < descriptorWords; i += 1) packet[i] = received.words[at + i] as number;
+      received.release();
+      this.packet(packet, 0);
+    }
+    if (this.waiting.length > 0) this.sendWaiting();
+    this.port.flush();
+    if (this.nowMs >= this.sweepAtMs) this.sweep();
+    return taken > 0 || this.waiting.length > 0;
+  }
+
+  private packet(words: Int32Array, at: number): void {
+    const { pool } = this.context;
+    const frame = descriptor.frameOf(words, at);
+    if (descriptor.packetKindOf(words, at) === descriptor.packetKind.icmpError) {
+      this.icmpError(words, at);
+      pool.release(frame);
+      return;
+    }
+    readFlow(pool, words, at, this.key);
+    const flow = this.flows.find(this.key) ?? this.welcome();
+    if (!flow?.connection) {
+      this.context.counters.add("layer2.drop.no-connection");
+      pool.release(frame);
+      return;
+    }
+    flow.lastHeardMs = this.nowMs;
+    const upper = descriptor.upperOffsetOf(words, at);
+    const offset = upper + upperHeaderBytes;
+    // What an IP packet carries behind the UDP length is not part of the datagram.
+    const length =
+      this.key.protocol === protocolNumber.udp
+        ? pool.bytes.readUInt16BE(frame * 2048 + upper + 4) - upperHeaderBytes
+        : descriptor.packetOffsetOf(words, at) + descriptor.lengthOf(words, at) - offset;
+    this.context.events.datagram(flow.connection, frame, offset, length);
+  }
+
+  /** The first packet of a stranger: a new connection of the listener at its port, if there is one. */
+  private welcome(): Flow | undefined {
+    const listener: UdpListener | undefined = this.ports.listenerFor(this.key);
+    if (!listener) return undefined;
+    const flow = new Flow(listener.record, false);
+    flow.key.copyFrom(this.key);
+    flow.connection = this.context.events.accepted(listener.record, this.endsOf(flow), flow);
+    if (!flow.connection) return undefined;
+    this.addFlow(flow);
+    return flow;
+  }
+
+  /** An error about a packet of ours. "Unreachable" ends its connection; the others are passing troubles. */
+  private icmpError(words: Int32Array, at: number): void {
+    const { pool, counters } = this.context;
+    const six = descriptor.isVersion6(words, at);
+    const type = descriptor.labelOf(words, at) >>> 8;
+    const code = descriptor.labelOf(words, at) & 0xff;
+    readQuotedFlow(pool, words, at, this.key);
+    const flow = type === (six ? 1 : 3) ? this.flows.find(this.key) : undefined;
+    if (!flow) {
+      counters.add("layer2.drop.icmp-ignored");
+      return;
+    }
+    const error: ErrorCode = code === (six ? 4 : 3) ? "ECONNREFUSED" : "EHOSTUNREACH";
+    this.endFlow(flow, flow.isClient ? "refused" : "reset", error);
+  }
+
+  /** True: the container has been dealt with (sent, or dropped and counted). */
+  private transmit(flow: Flow, container: Container): boolean {
+    const { pool, counters, link } = this.context;
+    if (container.length > payloadMax(flow, link.mtu)) {
+      counters.add("layer2.drop.send-failed");
+      return true;
+    }
+    return buildPacket(pool, this.port.toSend, flow, container);
+  }
+
+  /** Containers that found no room: each flow's in order, the flows in turn. */
+  private sendWaiting(): void {
+    for (let turns = this.waiting.length; turns > 0; turns -= 1) {
+      const flow = this.waiting.shift();
+      const container = flow?.waiting.peek();
+      if (!flow || !container || !flow.connection) {
+        if (flow) flow.isWaiting = false;
+        continue;
+      }
+      const done = this.transmit(flow, container);
+      if (done) {
+        flow.waiting.shift();
+        this.context.events.sent(flow.connection, container);
+      }
+      if (flow.waiting.length > 0) this.waiting.push(flow);
+      else flow.isWaiting = false;
+      if (!done) return;
+    }
+  }
+
+  // --- the life of a flow ---------------------------------------------------------------------------------------
+
+  private addFlow(flow: Flow): void {
+    flow.lastHeardMs = this.nowMs;
+    this.flows.add(flow);
+    if (flow.key.protocol === protocolNumber.udp) this.ports.use(flow.key.localPort);
+  }
+
+  private endFlow(flow: Flow, code: CloseCode, error?: ErrorCode): void {
+    const { events } = this.context;
+    const { connection } = flow;
+    if (!connection) return;
+    flow.connection = undefined;
+    if (this.flows.remove(flow) && flow.key.protocol === protocolNumber.udp) {
+      this.ports.leave(flow.key.localPort);
+    }
+    for (let left = flow.waiting.shift(); left; left = flow.waiting.shift()) {
+      this.context.counters.add("layer2.drop.send-unsent");
+      events.sent(connection, left);
+    }
+    events.ended(connection, code, error);
+  }
+
+  /** Ends the flows that were silent for too long. */
+  private sweep(): void {
+    this.sweepAtMs = this.nowMs + Math.max(sweepMs, this.flows.size / 100);
+    for (const flow of this.flows.all()) {
+      const { idleMs } = flow.rules;
+      if (idleMs > 0 && this.nowMs - flow.lastHeardMs > idleMs) this.endFlow(flow, "idle");
+    }
+  }
+
+  private endsOf(flow: Flow): Ends {
+    const { words, wordCount, protocol, remotePort, localPort } = flow.key;
+    const six = wordCount === 4;
+    const hasPorts = protocol === protocolNumber.udp;
+    return {
+      address: formatAddress(words, 0, six),
+      port: hasPorts ? remotePort : 0,
+      localAddress: formatAddress(words, 4, six),
+      localPort: hasPorts ? localPort : 0,
+    };
+  }
+}
+
+function protocolOf(protocol: "udp" | "icmp" | "tcp", version6: boolean): number {
+  if (protocol === "udp") return protocolNumber.udp;
+  return version6 ? protocolNumber.icmpv6 : protocolNumber.icmp;
+}
+
+export function createMemTransport(context: MemTransportContext): Transport {
+  return new MemTransport(context);
+}
