@@ -120,6 +120,12 @@ export class VNodeTable {
     return words[base + node.state] === nodeState.free ? -1 : base;
   }
 
+  /** Whether the number's connection is there still, even if the app closed it. */
+  has(sockfd: number): boolean {
+    const base = (sockfd & 0xfffff) * nodeWords;
+    return this.words[base + node.generation] === generationOf(sockfd);
+  }
+
   /** Marks a record so that `find` refuses it from now on. False: it was so already, or is another's. */
   markGone(sockfd: number): boolean {
     const base = this.find(sockfd);

@@ -13,6 +13,7 @@ import { plainAddress } from "../address.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
+import type { CloseCode } from "../descriptor.ts";
 import { Fifo } from "../fifo.ts";
 import type { FramePool } from "../link.ts";
 import type { ConnectRequest, ConnectionRules, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
@@ -82,6 +83,7 @@ export class UdpPeer {
   lastHeardMs = performance.now();
   private readonly owner: UdpListener | UdpClient;
   private readonly key: string;
+  private ending: { readonly code: CloseCode; readonly error: ErrorCode | undefined } | undefined;
   private readonly writes = new Fifo<Container>();
   private readonly written: (error: Error | null) => void;
 
@@ -92,6 +94,7 @@ export class UdpPeer {
       if (error) owner.context.counters.add("layer2.drop.send-failed");
       const container = this.writes.shift();
       if (container && this.connection) owner.context.events.sent(this.connection, container);
+      if (this.writes.length === 0) this.reportEnd();
     };
   }
 
@@ -114,14 +117,19 @@ export class UdpPeer {
     else socket.send(container.views, this.written);
   }
 
-  /** Ends the connection: UDP has no last words. */
-  end(context: UdpContext, code: "end" | "idle" | "refused", error?: ErrorCode): void {
-    const { connection } = this;
-    if (!connection) return;
-    this.connection = undefined;
+  /** Ends the connection: UDP has no last words, but the kernel may still be reading what was sent. */
+  end(code: CloseCode, error?: ErrorCode): void {
+    if (this.ending || !this.connection) return;
+    this.ending = { code, error };
     this.owner.forget(this.key);
-    for (let left = this.writes.shift(); left; left = this.writes.shift()) context.events.sent(connection, left);
-    context.events.ended(connection, code, error);
+    if (this.writes.length === 0) this.reportEnd();
+  }
+
+  private reportEnd(): void {
+    const { connection, ending } = this;
+    if (!connection || !ending) return;
+    this.connection = undefined;
+    this.owner.context.events.ended(connection, ending.code, ending.error);
   }
 
   transmit(container: Container): void {
@@ -129,14 +137,14 @@ export class UdpPeer {
   }
 
   finish(): void {
-    this.end(this.owner.context, "end");
+    this.end("end");
   }
 }
 
 /** Ends the peers that were silent for too long. */
-function sweep(rules: ConnectionRules, peers: Iterable<UdpPeer>, context: UdpContext): void {
+function sweep(rules: ConnectionRules, peers: Iterable<UdpPeer>): void {
   const oldest = performance.now() - rules.idleMs;
-  for (const peer of peers) if (peer.lastHeardMs < oldest) peer.end(context, "idle");
+  for (const peer of peers) if (peer.lastHeardMs < oldest) peer.end("idle");
 }
 
 function startSweeping(rules: ConnectionRules, run: () => void): NodeJS.Timeout | undefined {
@@ -183,7 +191,10 @@ export class UdpListener {
     // An ICMP error about one peer is no fault of the socket.
     this.socket.on("error", () => this.context.counters.add("layer2.drop.send-failed"));
     this.timer = startSweeping(this.listener, () =>
-      sweep(this.listener, [...this.peers.values()].map((remote) => remote.peer), this.context),
+      sweep(
+        this.listener,
+        [...this.peers.values()].map((remote) => remote.peer),
+      ),
     );
     return this.local;
   }
@@ -295,11 +306,11 @@ export class UdpClient {
     this.peer = peer;
     socket.on("message", (bytes) => peer.hear(this.context, bytes));
     socket.on("error", (error) => this.failed(error));
-    this.timer = startSweeping(this.request, () => sweep(this.request, [peer], this.context));
+    this.timer = startSweeping(this.request, () => sweep(this.request, [peer]));
   }
 
   private failed(error: Error): void {
     const code = errorCodeOf(error);
-    this.peer?.end(this.context, "refused", code);
+    this.peer?.end("refused", code);
   }
 }

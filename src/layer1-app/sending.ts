@@ -1,0 +1,343 @@
+/**
+ * The way of a message out of an app endpoint: checks, framing, the one copy into the pool, the descriptor.
+ *
+ * Layer 1. What cannot leave at once (no memory) waits here in order, and its sender is given a promise. Files are
+ * read by the worker; streams are pumped by `streams.ts`.
+ */
+
+import type { Counters, AppCounter } from "../layer2-transport/counters.ts";
+import { kind } from "../layer2-transport/descriptor.ts";
+import { Fifo } from "../layer2-transport/fifo.ts";
+import { type FramePool, type Link, largeFrameBytes, smallFrameBytes } from "../layer2-transport/link.ts";
+import { type FramingKind, type VNodeTable, generationOf, node, sockfd24Of } from "../layer2-transport/v-node.ts";
+import { ApoError } from "./errors.ts";
+import { checkLength, encodeValue, headerBytes, wantsLineEnd } from "./framing.ts";
+import type { FileSlice, Sockfd } from "./types.ts";
+
+/** How long a lack of pool frames is waited out before it is tried again. */
+const retryMs = 2;
+const longestDatagram = 65_507;
+
+/** Something that waits for memory. `run` returns false when there is still too little. */
+interface Waiting {
+  run(): boolean;
+}
+
+/** The receivers of one message that one worker owns: pairs of (sockfd24, generation). */
+interface Group {
+  pairs: Int32Array;
+  count: number;
+}
+
+/** What sending needs of its endpoint. */
+export interface SendingContext {
+  readonly pool: FramePool;
+  readonly tables: readonly VNodeTable[];
+  /** By worker index, which is the shard. */
+  readonly links: readonly (Link | undefined)[];
+  readonly counters: Counters<AppCounter>;
+  /** A number under which the worker will answer. */
+  token(sockfd: Sockfd, settle: (error: ApoError | undefined) => void): number;
+}
+
+export function staleError(sockfd: Sockfd): ApoError {
+  return new ApoError("ESTALE", `sockfd ${sockfd} is stale: its connection has ended`);
+}
+
+export class Sending {
+  private readonly context: SendingContext;
+  private readonly waiting = new Fifo<Waiting>();
+  private readonly groups: Group[];
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(context: SendingContext) {
+    this.context = context;
+    this.groups = context.tables.map(() => ({ pairs: new Int32Array(512), count: 0 }));
+  }
+
+  /** The v-node's first word; throws `ESTALE`. */
+  find(sockfd: Sockfd): number {
+    const base = this.table(sockfd)?.find(sockfd) ?? -1;
+    if (base < 0) throw staleError(sockfd);
+    return base;
+  }
+
+  table(sockfd: Sockfd): VNodeTable | undefined {
+    return this.context.tables[(sockfd & 0xffffff) >>> 20];
+  }
+
+  /** Sends one message to one connection. */
+  one(sockfd: Sockfd, data: Uint8Array | string | unknown): Promise<void> | undefined {
+    const base = this.find(sockfd);
+    const table = this.table(sockfd) as VNodeTable;
+    const framingKind = table.framingAt(base);
+    const payload = isBytes(data) ? data : encodeValue(data);
+    const bytes = typeof payload === "string" ? Buffer.byteLength(payload) : payload.length;
+    checkLength(framingKind, bytes);
+    const length = headerBytes(framingKind) + bytes + (wantsLineEnd(framingKind, payload) ? 1 : 0);
+    if (table.protocolAt(base) !== "tcp" && length > longestDatagram) {
+      throw new ApoError("EMSGSIZE", `a datagram carries at most ${longestDatagram} bytes, not ${length}`);
+    }
+    this.reserve(table, base, sockfd, length);
+    if (this.waiting.length === 0) {
+      if (this.post(sockfd, framingKind, payload, bytes, length)) return this.link(sockfd)?.drained();
+    }
+    // The caller may reuse its buffer at once, so what waits is a copy.
+    const copy = typeof payload === "string" ? payload : new Uint8Array(payload);
+    return this.defer(() => this.post(sockfd, framingKind, copy, bytes, length));
+  }
+
+  /** Sends the same bytes, as they are, to many connections from one shared copy. */
+  many(sockfds: readonly Sockfd[], data: Uint8Array | string): Promise<void> | undefined {
+    const bytes = typeof data === "string" ? Buffer.from(data) : data;
+    const { counters } = this.context;
+    for (const group of this.groups) group.count = 0;
+    let receivers = 0;
+    for (let i = 0; i < sockfds.length; i += 1) {
+      if (this.addReceiver(sockfds[i] as Sockfd, bytes.length)) receivers += 1;
+    }
+    if (receivers === 0) return undefined;
+    counters.add("layer1.send.messages", receivers);
+    counters.add("layer1.send.bytes", receivers * bytes.length);
+    if (this.waiting.length === 0 && this.postMany(this.groups, bytes)) return undefined;
+    const copy = new Uint8Array(bytes);
+    const groups = this.groups.map((group) => ({ pairs: group.pairs.slice(0, group.count * 2), count: group.count }));
+    return this.defer(() => this.postMany(groups, copy));
+  }
+
+  /** Has the worker send a part of a file. The promise settles when it is out, or has failed. */
+  file(sockfd: Sockfd, slice: FileSlice): Promise<void> {
+    this.find(sockfd);
+    const path = typeof slice.file === "string" ? slice.file : fileUrlPath(slice.file);
+    const { offset = 0, length = -1 } = slice;
+    if (!isCount(offset)) throw new ApoError("EINVAL", `offset must be a whole number of bytes, not ${offset}`);
+    if (length !== -1 && !isCount(length)) {
+      throw new ApoError("EINVAL", `length must be a whole number of bytes, not ${length}`);
+    }
+    const { pool } = this.context;
+    const header = Buffer.alloc(16 + Buffer.byteLength(path));
+    header.writeDoubleLE(offset, 0);
+    header.writeDoubleLE(length, 8);
+    header.write(path, 16);
+    if (header.length > largeFrameBytes) throw new ApoError("EINVAL", "the file's path is too long");
+    return new Promise<void>((resolve, reject) => {
+      const token = this.context.token(sockfd, (error) => (error ? reject(named(error, path)) : resolve()));
+      this.whenRoom(() => {
+        const frame = pool.allocate(header.length);
+        if (frame === 0) return false;
+        pool.write(frame, 0, header);
+        this.postTo(sockfd, kind.file, frame, header.length, token, 0);
+        return true;
+      });
+    });
+  }
+
+  /** Resolves when everything sent so far is through. */
+  flushed(sockfd: Sockfd): Promise<void> {
+    if (this.table(sockfd)?.find(sockfd) === -1) return Promise.resolve();
+    return new Promise((resolve) => {
+      const token = this.context.token(sockfd, () => resolve());
+      this.whenRoom(() => {
+        this.postTo(sockfd, kind.flush, 0, 0, token, 0);
+        return true;
+      });
+    });
+  }
+
+  /** Bytes that `sendlen` still allows, or allows at all when `empty`. */
+  room(sockfd: Sockfd, empty = false): number {
+    const table = this.table(sockfd);
+    const base = table ? table.find(sockfd) : -1;
+    if (!table || base < 0) return Number.MAX_SAFE_INTEGER;
+    const limit = table.words[base + node.sendlen] as number;
+    return empty ? limit : limit - table.queuedAt(base);
+  }
+
+  /** Posts a close behind what waits; a reset goes first. */
+  close(sockfd: Sockfd, code: number, reset: boolean): void {
+    const run = (): boolean => {
+      this.postTo(sockfd, kind.close, 0, 0, code, reset ? 1 : 0);
+      return true;
+    };
+    if (reset) run();
+    else this.whenRoom(run);
+  }
+
+  stop(): void {
+    clearTimeout(this.timer);
+  }
+
+  private link(sockfd: Sockfd): Link | undefined {
+    return this.context.links[(sockfd & 0xffffff) >>> 20];
+  }
+
+  /** Counts bytes as queued; throws `ENOBUFS` beyond the limit. */
+  private reserve(table: VNodeTable, base: number, sockfd: Sockfd, length: number): void {
+    const limit = table.words[base + node.sendlen] as number;
+    const queued = table.queuedAt(base);
+    if (queued + length > limit) {
+      this.context.counters.add("layer1.drop.over-sendlen");
+      throw new ApoError(
+        "ENOBUFS",
+        `sockfd ${sockfd} has ${queued} bytes queued and takes no ${length} more (sendlen is ${limit}): ` +
+          "await flushed(sockfd), or send less",
+      );
+    }
+    Atomics.add(table.words, base + node.enqueued, length);
+    this.context.counters.add("layer1.send.messages");
+    this.context.counters.add("layer1.send.bytes", length);
+  }
+
+  /** Copies one message into the pool and posts it. False: the pool is empty. */
+  private post(
+    sockfd: Sockfd,
+    framingKind: FramingKind,
+    payload: Uint8Array | string,
+    bytes: number,
+    length: number,
+  ): boolean {
+    const { pool } = this.context;
+    const frame = pool.allocate(length);
+    if (frame === 0) return false;
+    const header = headerBytes(framingKind);
+    const start = frame * smallFrameBytes;
+    if (header === 2) pool.bytes.writeUInt16BE(bytes, start);
+    else if (header === 4) pool.bytes.writeUInt32BE(bytes, start);
+    if (typeof payload !== "string") pool.write(frame, header, payload);
+    else if (length <= pool.frameBytes(frame)) pool.bytes.write(payload, start + header, bytes, "utf8");
+    else pool.write(frame, header, Buffer.from(payload));
+    if (length > header + bytes) pool.write(frame, length - 1, lineEnd);
+    this.postTo(sockfd, kind.send, frame, length, 0, 0);
+    return true;
+  }
+
+  private postTo(sockfd: Sockfd, what: number, frame: number, length: number, arg0: number, arg1: number): void {
+    const link = this.link(sockfd);
+    if (!link) {
+      if (frame !== 0) this.context.pool.release(frame);
+      return;
+    }
+    if (frame !== 0) this.context.pool.hold(frame, link.peer);
+    link.post(what, sockfd24Of(sockfd), generationOf(sockfd), frame, 0, length, arg0, arg1);
+  }
+
+  /** Puts a connection into its worker's group. False: it is passed over, and counted. */
+  private addReceiver(sockfd: Sockfd, length: number): boolean {
+    const { counters, tables } = this.context;
+    const shard = (sockfd & 0xffffff) >>> 20;
+    const table = tables[shard];
+    const base = table ? table.find(sockfd) : -1;
+    if (!table || base < 0) {
+      counters.add("layer1.drop.stale");
+      return false;
+    }
+    if (table.queuedAt(base) + length > (table.words[base + node.sendlen] as number)) {
+      counters.add("layer1.drop.over-sendlen");
+      return false;
+    }
+    Atomics.add(table.words, base + node.enqueued, length);
+    const group = this.groups[shard] as Group;
+    if (group.count * 2 === group.pairs.length) {
+      const grown = new Int32Array(group.pairs.length * 2);
+      grown.set(group.pairs);
+      group.pairs = grown;
+    }
+    group.pairs[group.count * 2] = sockfd & 0xffffff;
+    group.pairs[group.count * 2 + 1] = table.words[base + node.generation] as number;
+    group.count += 1;
+    return true;
+  }
+
+  /** One container, and a list of receivers a worker. False: the pool is empty, nothing has been posted. */
+  private postMany(groups: readonly Group[], bytes: Uint8Array): boolean {
+    const { pool, links } = this.context;
+    const frame = pool.allocate(bytes.length);
+    if (frame === 0) return false;
+    const lists: number[] = [];
+    for (let worker = 0; worker < groups.length; worker += 1) {
+      const { count } = groups[worker] as Group;
+      for (let from = 0; from < count; from += pairsPerList) {
+        const list = pool.allocateFrame(Math.min(count - from, pairsPerList) > pairsPerSmallList);
+        if (list === 0) {
+          for (const taken of lists) pool.release(taken);
+          pool.release(frame);
+          return false;
+        }
+        lists.push(list);
+      }
+    }
+    pool.write(frame, 0, bytes);
+    let at = 0;
+    for (let worker = 0; worker < groups.length; worker += 1) {
+      const { pairs, count } = groups[worker] as Group;
+      const link = links[worker];
+      for (let from = 0; from < count; from += pairsPerList) {
+        const list = lists[at++] as number;
+        const part = Math.min(count - from, pairsPerList);
+        if (!link) {
+          pool.release(list);
+          continue;
+        }
+        new Int32Array(pool.buffer, list * smallFrameBytes, part * 2).set(pairs.subarray(from * 2, (from + part) * 2));
+        pool.retain(frame);
+        pool.hold(frame, link.peer);
+        pool.hold(list, link.peer);
+        link.post(kind.sendMany, 0, 0, frame, 0, bytes.length, part, list);
+      }
+    }
+    pool.release(frame);
+    return true;
+  }
+
+  /** Runs at once when nothing waits; otherwise in its turn. */
+  private whenRoom(run: () => boolean): void {
+    if (this.waiting.length === 0 && run()) return;
+    this.waiting.push({ run });
+    this.retryLater();
+  }
+
+  private defer(run: () => boolean): Promise<void> {
+    this.context.counters.add("layer1.send.deferred");
+    return new Promise((resolve) => {
+      this.waiting.push({
+        run: () => {
+          if (!run()) return false;
+          resolve();
+          return true;
+        },
+      });
+      this.retryLater();
+    });
+  }
+
+  private retryLater(): void {
+    this.timer ??= setTimeout(() => {
+      this.timer = undefined;
+      for (let next = this.waiting.peek(); next; next = this.waiting.peek()) {
+        if (!next.run()) return this.retryLater();
+        this.waiting.shift();
+      }
+    }, retryMs);
+  }
+}
+
+const pairsPerList = largeFrameBytes / 8;
+const pairsPerSmallList = smallFrameBytes / 8;
+const lineEnd = Buffer.from("\n");
+
+function isBytes(data: unknown): data is Uint8Array | string {
+  return typeof data === "string" || data instanceof Uint8Array;
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function fileUrlPath(url: URL): string {
+  if (url.protocol !== "file:") throw new ApoError("EINVAL", `not a file URL: ${url.href}`);
+  return decodeURIComponent(url.pathname);
+}
+
+function named(error: ApoError, path: string): ApoError {
+  return new ApoError(error.code, `cannot send the file ${path}: ${error.message}`, { cause: error });
+}

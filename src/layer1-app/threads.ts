@@ -1,0 +1,134 @@
+/**
+ * The threads of a runtime and the memory that they share.
+ *
+ * Layer 1. It makes the pool, the v-node shards and the links, and knows who is connected with whom.
+ */
+
+import { MessageChannel, type MessagePort } from "node:worker_threads";
+import type { FromWorker, ToWorker, WorkerStart } from "../layer2-transport/control.ts";
+import { type Parties, appParty, mainParty } from "../layer2-transport/descriptor.ts";
+import { FramePool, type LinkMemory, createLinkMemory, createPool, shapeFor } from "../layer2-transport/link.ts";
+import { createShard } from "../layer2-transport/v-node.ts";
+import { AppWorkers } from "./app-workers.ts";
+import type { Endpoint } from "./endpoint.ts";
+import type { RuntimeSettings } from "./options.ts";
+import { TransportWorkers } from "./transport-workers.ts";
+import type { Alarm } from "./types.ts";
+
+/** The most that the pool may take: offsets in it stay below 2^32. */
+const mostPoolBytes = 0.98 * 2 ** 32;
+
+/** What the runtime is told. */
+export interface ThreadEvents {
+  message(index: number, message: FromWorker): void;
+  workerDied(index: number, error: Error, again: boolean): void;
+  workerReplaced(index: number): void;
+  appWorkerDied(party: number, error: Error, again: boolean): void;
+  appWorkerReplaced(party: number): void;
+  warn(alarm: Alarm, detail: string): void;
+}
+
+export class Threads {
+  /** Layer-2 workers. */
+  readonly count: number;
+  readonly pool: FramePool;
+  readonly shards: readonly SharedArrayBuffer[];
+  readonly mainParty: number;
+  readonly workers: TransportWorkers;
+  /** App workers, once a module has been opened. */
+  apps: AppWorkers | undefined;
+  /** Listeners and clients whose module has an alarm handler. */
+  readonly moduleAlarms = new Set<number>();
+  private readonly parties: Parties;
+  private readonly events: ThreadEvents;
+
+  constructor(settings: RuntimeSettings, events: ThreadEvents) {
+    const { workers: count, appWorkers } = settings;
+    this.count = count;
+    this.events = events;
+    this.parties = { workers: count, appWorkers };
+    this.mainParty = mainParty(this.parties);
+    // One partition each: workers, the main thread, app workers, and the native thread.
+    const partitions = count + 1 + appWorkers + 1;
+    const bytes = Math.min(settings.poolBytes, mostPoolBytes / partitions);
+    const memory = createPool(shapeFor(partitions, bytes));
+    this.pool = new FramePool(memory, this.mainParty);
+    this.shards = Array.from({ length: count }, () => createShard());
+    const starts = this.shards.map((shard, index): Omit<WorkerStart, "counters"> => {
+      return { index, link: settings.link, pool: memory, shard };
+    });
+    this.workers = new TransportWorkers(starts, {
+      message: (index, message) => events.message(index, message),
+      died: (index, error, again) => this.workerDied(index, error, again),
+      replaced: (index) => this.workerReplaced(index),
+    });
+  }
+
+  /** Starts the layer-2 workers and connects the main thread's endpoint with them. */
+  async start(endpoint: Endpoint): Promise<void> {
+    await this.workers.start();
+    for (let index = 0; index < this.count; index += 1) this.connectMain(endpoint, index);
+  }
+
+  connectMain(endpoint: Endpoint, index: number): void {
+    const { memory, port } = this.connect(index, this.mainParty);
+    endpoint.addLink(index, memory, port);
+  }
+
+  /** The app workers; they are started when first asked for. */
+  startApps(): AppWorkers {
+    this.apps ??= new AppWorkers({
+      count: this.parties.appWorkers,
+      partyOf: (index) => appParty(this.parties, index),
+      pool: this.pool.buffer,
+      shards: this.shards,
+      connect: (party, give) => {
+        for (let index = 0; index < this.count; index += 1) {
+          const { memory, port } = this.connect(index, party);
+          give(index, memory, port);
+        }
+      },
+      died: (party, error, again) => {
+        this.events.appWorkerDied(party, error, again);
+        this.pool.dropAll(party);
+      },
+      replaced: (party) => this.events.appWorkerReplaced(party),
+      warn: (alarm, detail) => this.events.warn(alarm, detail),
+    });
+    return this.apps;
+  }
+
+  tellWorkers(message: ToWorker): void {
+    for (let index = 0; index < this.count; index += 1) this.workers.post(index, message);
+  }
+
+  addCounters(sum: Record<string, number>): void {
+    for (const counters of this.workers.counters) counters.addTo(sum);
+    for (const counters of this.apps?.counters ?? []) counters.addTo(sum);
+    sum["layer3.pool.frames-in-use"] = this.pool.framesInUse();
+  }
+
+  async terminate(): Promise<void> {
+    await this.apps?.stop();
+    await this.workers.terminate();
+  }
+
+  /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */
+  private connect(index: number, party: number): { memory: LinkMemory; port: MessagePort } {
+    const memory = createLinkMemory();
+    const { port1, port2 } = new MessageChannel();
+    this.workers.post(index, { type: "link", party, memory, port: port1 }, [port1]);
+    return { memory, port: port2 };
+  }
+
+  private workerDied(index: number, error: Error, again: boolean): void {
+    this.apps?.unlink(index);
+    this.events.workerDied(index, error, again);
+    this.pool.dropAll(index);
+  }
+
+  private workerReplaced(index: number): void {
+    this.apps?.relink(index, (party) => this.connect(index, party));
+    this.events.workerReplaced(index);
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * The verbs as a handler calls them: which way each kind of data goes.
+ *
+ * Layer 1. Thin: the work is in `sending.ts` and `streams.ts`.
+ */
+
+import { closeCodes } from "../layer2-transport/descriptor.ts";
+import { node } from "../layer2-transport/v-node.ts";
+import { ApoError } from "./errors.ts";
+import type { Sending } from "./sending.ts";
+import type { Streams } from "./streams.ts";
+import type { AppVerbs, ConnectionStatus, FileSlice, Peer, Sockfd } from "./types.ts";
+
+const closedCode = closeCodes.indexOf("closed");
+
+export class Verbs implements AppVerbs {
+  private readonly sending: Sending;
+  private readonly streams: Streams;
+
+  constructor(sending: Sending, streams: Streams) {
+    this.sending = sending;
+    this.streams = streams;
+  }
+
+  sendto(to: Sockfd | readonly Sockfd[], data: unknown): Promise<void> | undefined {
+    if (typeof to === "number") return this.sendOne(to, data);
+    if (typeof data !== "string" && !(data instanceof Uint8Array)) {
+      throw new ApoError("EINVAL", "sendto to several sockfds takes bytes or a string");
+    }
+    if (!this.streams.hasAny) return this.sending.many(to, data);
+    return this.sendBehindStreams(to, data);
+  }
+
+  close(sockfd: Sockfd, options?: { reset?: boolean }): void {
+    const table = this.sending.table(sockfd);
+    if (options?.reset) {
+      // A connection that is ending in order can still be cut off.
+      if (table?.has(sockfd)) this.sending.close(sockfd, closedCode, true);
+      table?.markGone(sockfd);
+    } else if (this.streams.has(sockfd)) {
+      void this.streams.behind(sockfd, () => this.closeNow(sockfd));
+    } else {
+      this.closeNow(sockfd);
+    }
+  }
+
+  queued(sockfd: Sockfd): number {
+    const table = this.sending.table(sockfd);
+    const base = table ? table.find(sockfd) : -1;
+    return table && base >= 0 ? table.queuedAt(base) : 0;
+  }
+
+  flushed(sockfd: Sockfd): Promise<void> {
+    if (this.streams.has(sockfd)) return this.streams.behind(sockfd, () => this.sending.flushed(sockfd));
+    return this.sending.flushed(sockfd);
+  }
+
+  peer(sockfd: Sockfd): Peer {
+    const base = this.sending.find(sockfd);
+    const table = this.sending.table(sockfd);
+    if (!table) throw new ApoError("ESTALE", `sockfd ${sockfd} is stale`);
+    return { protocol: table.protocolAt(base), ...table.endsAt(base) };
+  }
+
+  status(sockfd: Sockfd): ConnectionStatus {
+    const base = this.sending.find(sockfd);
+    const words = this.sending.table(sockfd)?.words;
+    const word = (at: number): number => ((words?.[base + at] ?? 0) as number) >>> 0;
+    return {
+      queuedBytes: (word(node.enqueued) - word(node.written)) >>> 0,
+      writtenBytes: word(node.written),
+      receivedBytes: word(node.receivedBytes),
+      receivedMessages: word(node.receivedMessages),
+    };
+  }
+
+  private closeNow(sockfd: Sockfd): undefined {
+    if (this.sending.table(sockfd)?.markGone(sockfd)) this.sending.close(sockfd, closedCode, false);
+    return undefined;
+  }
+
+  private sendOne(sockfd: Sockfd, data: unknown): Promise<void> | undefined {
+    if (typeof data === "string" || data instanceof Uint8Array) {
+      if (!this.streams.has(sockfd)) return this.sending.one(sockfd, data);
+      const copy = typeof data === "string" ? data : new Uint8Array(data);
+      return this.sendBehind(sockfd, () => this.sending.one(sockfd, copy));
+    }
+    const base = this.sending.find(sockfd);
+    const table = this.sending.table(sockfd);
+    if (isStream(data)) {
+      if (table?.protocolAt(base) !== "tcp") throw new ApoError("EINVAL", "a stream can be sent over tcp only");
+      return handled(this.streams.send(sockfd, data));
+    }
+    if (table?.framingAt(base) === "msgpack") {
+      return this.streams.has(sockfd)
+        ? this.sendBehind(sockfd, () => this.sending.one(sockfd, data))
+        : this.sending.one(sockfd, data);
+    }
+    if (!isFile(data)) {
+      throw new ApoError(
+        "EINVAL",
+        "sendto takes bytes (Uint8Array), a string, { file, offset, length }, an async iterable or a web stream; " +
+          "plain values go out on msgpack framing only",
+      );
+    }
+    if (table?.protocolAt(base) !== "tcp") throw new ApoError("EINVAL", "a file can be sent over tcp only");
+    if (this.streams.has(sockfd)) return this.sendBehind(sockfd, () => this.sending.file(sockfd, data));
+    return handled(this.sending.file(sockfd, data));
+  }
+
+  private sendBehind(sockfd: Sockfd, job: () => Promise<void> | undefined): Promise<void> {
+    return handled(this.streams.behind(sockfd, job));
+  }
+
+  /** Some connections may be sending a stream: those wait their turn, the others share one copy at once. */
+  private sendBehindStreams(to: readonly Sockfd[], data: Uint8Array | string): Promise<void> | undefined {
+    const busy = to.filter((sockfd) => this.streams.has(sockfd));
+    const free = to.filter((sockfd) => !this.streams.has(sockfd));
+    const copy = typeof data === "string" || busy.length === 0 ? data : new Uint8Array(data);
+    const waits = busy.map((sockfd) => this.sendBehind(sockfd, () => this.sending.many([sockfd], copy)));
+    const now = this.sending.many(free, data);
+    if (waits.length === 0) return now;
+    return handled(Promise.all([now, ...waits]).then(() => {}));
+  }
+}
+
+/** A promise that an app may forget: its failure is told to those who await it, and breaks nobody else. */
+function handled(promise: Promise<void>): Promise<void> {
+  promise.catch(() => {});
+  return promise;
+}
+
+function isStream(data: unknown): data is AsyncIterable<Uint8Array | string> {
+  return typeof data === "object" && data !== null && Symbol.asyncIterator in data;
+}
+
+function isFile(data: unknown): data is FileSlice {
+  if (typeof data !== "object" || data === null || !("file" in data)) return false;
+  return typeof data.file === "string" || data.file instanceof URL;
+}
