@@ -31,7 +31,7 @@ async function run(context: BenchContext): Promise<Row[]> {
     return makeRows(await measurePlan(plan, setting));
   } finally {
     await network.close();
-    await workshop.close();
+    workshop.close();
   }
 }
 

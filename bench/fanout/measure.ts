@@ -140,7 +140,7 @@ async function window(
   });
 }
 
-interface Evidence {
+export interface Evidence {
   readonly before: Counts;
   readonly after: Counts;
   readonly sent: Sent;
@@ -157,7 +157,7 @@ export function judge(evidence: Evidence): Measured {
   const kernelPackets = after.skbs - before.skbs;
   if ((after.closed ?? 0) > 0) throw new Error(`the server closed ${after.closed} of ${readers} readers`);
   if ((after.garbage ?? 0) > 0) throw new Error(`${after.garbage} bytes were neither a frame nor a reply`);
-  if (delivered === 0) throw new Error("no packet reached the sink (ports from " + `${firstPort} on)`);
+  if (delivered === 0) throw new Error(`no packet reached the sink (ports from ${firstPort} on)`);
   const expected = sent.packets * readers;
   const delays = after.samples.delaysUs;
   return {

@@ -1,7 +1,7 @@
 /**
  * Compiles the bench's C programs into a folder of the run's own, and takes the folder away again.
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { runToEnd } from "./children.ts";
@@ -11,7 +11,7 @@ const flags = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"];
 export interface Workshop {
   /** Compiles `sources` (paths) into a program called `name`; returns its path. */
   compile(name: string, sources: readonly string[]): Promise<string>;
-  close(): Promise<void>;
+  close(): void;
 }
 
 /** A temporary folder for programs. Throws a clear sentence when there is no C compiler. */
@@ -21,14 +21,19 @@ export async function openWorkshop(): Promise<Workshop> {
       "this bench compiles small C programs and found no `cc`; install gcc (Debian: apt install gcc)",
     );
   });
-  const folder = await mkdtemp(join(tmpdir(), "apo-bench-"));
+  const folder = mkdtempSync(join(tmpdir(), "apo-bench-"));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  process.once("exit", remove); // a run that was interrupted leaves nothing either
   return {
     async compile(name, sources) {
       const program = join(folder, name);
       await runToEnd(["cc", ...flags, "-o", program, ...sources]);
       return program;
     },
-    close: () => rm(folder, { recursive: true, force: true }),
+    close() {
+      process.off("exit", remove);
+      remove();
+    },
   };
 }
 
