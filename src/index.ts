@@ -4,14 +4,11 @@
  * Layer 1's face. Nothing is defined here.
  */
 
-// Starting a runtime, and what one message is.
-export { createRuntime } from "./layer1-app/runtime.ts";
-export { framing } from "./layer1-app/framing.ts";
-
 // Errors: match on `code`.
-export { ApoError, errorCodes } from "./layer1-app/errors.ts";
-export type { ErrorCode } from "./layer1-app/errors.ts";
-
+export { ApoError, type ErrorCode, errorCodes } from "./layer1-app/errors.ts";
+// Starting a runtime, and what one message is.
+export { framing } from "./layer1-app/framing.ts";
+export { createRuntime } from "./layer1-app/runtime.ts";
 // The words of an app.
 export type {
   Alarm,
@@ -19,20 +16,21 @@ export type {
   AppVerbs,
   BuiltInFraming,
   CloseReason,
-  ConnectOptions,
   ConnectionStatus,
+  ConnectOptions,
   FileSlice,
   Framing,
   FramingFunction,
   Handlers,
-  ListenOptions,
   Listener,
+  ListenOptions,
   Message,
   Peer,
   RuntimeOptions,
   Sendable,
   Sockfd,
 } from "./layer1-app/types.ts";
-
-// The fan-out engine's words.
+// The words of the fan-out engine.
 export type * from "./layer3-ip/fanout-types.ts";
+// The wire of the `mem` link.
+export { createWire, type Wire, type WireOptions } from "./layer3-ip/mem-link.ts";

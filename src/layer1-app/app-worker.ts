@@ -5,11 +5,11 @@
  * that got them, so a module may keep what it knows of them in plain variables.
  */
 
-import { Counters, appCounterNames } from "../layer2-transport/counters.ts";
+import { appCounterNames, Counters } from "../layer2-transport/counters.ts";
 import { FramePool } from "../layer2-transport/link.ts";
+import { raise } from "./alarms.ts";
 import type { OpenRecord } from "./app-connection.ts";
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";
-import { raise } from "./alarms.ts";
 import { Endpoint } from "./endpoint.ts";
 import { ApoError } from "./errors.ts";
 import type { FramingFunction, Handlers } from "./types.ts";
@@ -36,7 +36,8 @@ export default function appWorker(start: AppWorkerStart): Promise<void> {
       else if (message.type === "load") {
         load(endpoint, message.open).then(
           (facts) => tell({ type: "loaded", call: message.call, facts }),
-          (error: unknown) => tell({ type: "loaded", call: message.call, error: loadError(message.open.url, error) }),
+          (error: unknown) =>
+            tell({ type: "loaded", call: message.call, error: loadError(message.open.url, error) }),
         );
       } else if (message.type === "alarm") {
         raise(endpoint.opens.get(message.open), message.alarm, endpoint.verbs, undefined, (text, detail) =>
@@ -55,7 +56,7 @@ export default function appWorker(start: AppWorkerStart): Promise<void> {
 /** Loads the module and takes its handlers. */
 async function load(endpoint: Endpoint, open: ModuleOpen): Promise<ModuleFacts> {
   const exports = (await import(open.url)) as Record<string, unknown>;
-  const found = { ...(exports["default"] as object | undefined), ...exports } as Record<string, unknown>;
+  const found = { ...(exports.default as object | undefined), ...exports } as Record<string, unknown>;
   const handlers: Record<string, unknown> = {};
   for (const name of handlerNames) {
     if (found[name] === undefined) continue;

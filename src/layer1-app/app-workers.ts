@@ -6,7 +6,7 @@
 
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { Piscina } from "piscina";
-import { type AppCounter, Counters, appCounterNames } from "../layer2-transport/counters.ts";
+import { type AppCounter, appCounterNames, Counters } from "../layer2-transport/counters.ts";
 import type { LinkMemory } from "../layer2-transport/link.ts";
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";
 import { ApoError } from "./errors.ts";
@@ -22,7 +22,10 @@ export interface AppWorkersOptions {
   readonly pool: SharedArrayBuffer;
   readonly shards: readonly SharedArrayBuffer[];
   /** Connects the endpoint `party` with every layer-2 worker; each end is given to `give`. */
-  readonly connect: (party: number, give: (index: number, memory: LinkMemory, port: MessagePort) => void) => void;
+  readonly connect: (
+    party: number,
+    give: (index: number, memory: LinkMemory, port: MessagePort) => void,
+  ) => void;
   readonly died: (party: number, error: Error, again: boolean) => void;
   /** A fresh worker has its modules and takes connections. */
   readonly replaced: (party: number) => void;
@@ -160,12 +163,18 @@ export class AppWorkers {
   }
 
   private hear(message: FromAppWorker): void {
-    if (message.type === "warning") return this.options.warn(message.alarm, message.detail);
+    if (message.type === "warning") {
+      this.options.warn(message.alarm, message.detail);
+      return;
+    }
     const load = this.loads.get(message.call);
     if (!load) return;
     this.loads.delete(message.call);
     if (message.facts) load.resolve(message.facts);
-    else load.reject(new ApoError(message.error?.code ?? "EINVAL", message.error?.message ?? "the module failed"));
+    else
+      load.reject(
+        new ApoError(message.error?.code ?? "EINVAL", message.error?.message ?? "the module failed"),
+      );
   }
 
   private died(place: Place, error: Error, soon: boolean): void {
@@ -174,7 +183,9 @@ export class AppWorkers {
     for (const [number, load] of [...this.loads]) {
       if (load.party !== place.party) continue;
       this.loads.delete(number);
-      load.reject(new ApoError("EWORKER", `an app worker died while loading: ${error.message}`, { cause: error }));
+      load.reject(
+        new ApoError("EWORKER", `an app worker died while loading: ${error.message}`, { cause: error }),
+      );
     }
     if (this.stopping) return;
     place.earlyDeaths = soon ? place.earlyDeaths + 1 : 0;

@@ -31,10 +31,16 @@ function reasonError(
     case "recvlen":
       return new ApoError("EMSGSIZE", `${name}: a message was longer than recvlen (${recvlen} bytes)`);
     case "framing":
-      return new ApoError("EPROTO", `${name}: the peer sent bytes that no message of the framing starts with`);
+      return new ApoError(
+        "EPROTO",
+        `${name}: the peer sent bytes that no message of the framing starts with`,
+      );
     case "end":
       if (detail === 0) return undefined;
-      return new ApoError("EPROTO", `${name}: the peer ended inside a message, ${detail} bytes of which had arrived`);
+      return new ApoError(
+        "EPROTO",
+        `${name}: the peer ended inside a message, ${detail} bytes of which had arrived`,
+      );
     case "worker":
       return new ApoError("EWORKER", `${name}: the worker thread that owned the connection died`);
     case "reset":

@@ -5,6 +5,7 @@
  * what stands behind the verbs. It knows nothing of transports or of how workers are started.
  */
 
+import type { MessagePort } from "node:worker_threads";
 import type { AppCounter, Counters } from "../layer2-transport/counters.ts";
 import { closeCodes, errorOfWord, kind } from "../layer2-transport/descriptor.ts";
 import { type FramePool, Link, type LinkMemory, Mailbox } from "../layer2-transport/link.ts";
@@ -18,7 +19,6 @@ import { Sending, type SendingContext } from "./sending.ts";
 import { Streams } from "./streams.ts";
 import type { AppVerbs, CloseReason, Sockfd } from "./types.ts";
 import { Verbs } from "./verbs.ts";
-import type { MessagePort } from "node:worker_threads";
 
 export interface EndpointOptions {
   readonly pool: FramePool;
@@ -62,7 +62,10 @@ export class Endpoint implements SendingContext {
       isOpen: (sockfd) => (this.sending.table(sockfd)?.find(sockfd) ?? -1) >= 0,
     });
     this.verbs = new Verbs(this.sending, this.streams);
-    this.mailbox = new Mailbox((link, words, at) => this.receive(link, words, at), options.later ?? queueMicrotask);
+    this.mailbox = new Mailbox(
+      (link, words, at) => this.receive(link, words, at),
+      options.later ?? queueMicrotask,
+    );
   }
 
   /** Connects this endpoint with worker `index`. */
@@ -217,8 +220,17 @@ export class Endpoint implements SendingContext {
 
   // --- messages -----------------------------------------------------------------------------------------------
 
-  private handle(connection: AppConnection, what: number, frame: number, offset: number, length: number): void {
-    if (what === kind.chunk) return this.chunk(connection, frame, offset, length);
+  private handle(
+    connection: AppConnection,
+    what: number,
+    frame: number,
+    offset: number,
+    length: number,
+  ): void {
+    if (what === kind.chunk) {
+      this.chunk(connection, frame, offset, length);
+      return;
+    }
     this.counters.add("layer1.receive.messages");
     const { open } = connection;
     const bytes = this.bytesOf(frame, offset, length);
@@ -231,7 +243,10 @@ export class Endpoint implements SendingContext {
       this.failed(connection, error);
       return;
     }
-    if (!isPromise(result)) return this.done(connection, frame);
+    if (!isPromise(result)) {
+      this.done(connection, frame);
+      return;
+    }
     result.then(
       () => this.done(connection, frame),
       (error: unknown) => {
@@ -306,12 +321,14 @@ export class Endpoint implements SendingContext {
 
   /** Bytes of the first message of `input`; 0 when it is not whole, or the connection is over. */
   private nextSize(connection: AppConnection, input: StreamBuffer): number {
-    if (connection.ended || connection.failure || input.length === 0 || input.length < connection.needed) return 0;
+    if (connection.ended || connection.failure || input.length === 0 || input.length < connection.needed)
+      return 0;
     const { framingFunction, recvlen, name } = connection.open;
     let size: number;
     try {
       size = framingFunction?.(input.bytes.subarray(input.start, input.end)) ?? input.length;
-      if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`the framing function returned ${size}`);
+      if (!Number.isSafeInteger(size) || size < 0)
+        throw new RangeError(`the framing function returned ${size}`);
     } catch (error) {
       const text = `${name}: ${error instanceof Error ? error.message : String(error)}`;
       this.closeFor(connection, "framing", new ApoError("EPROTO", text, { cause: error }));
@@ -319,7 +336,11 @@ export class Endpoint implements SendingContext {
     }
     const whole = size > 0 && size <= input.length;
     if (size > recvlen || (!whole && input.length >= recvlen)) {
-      this.closeFor(connection, "recvlen", new ApoError("EMSGSIZE", `${name}: a message is over ${recvlen} bytes`));
+      this.closeFor(
+        connection,
+        "recvlen",
+        new ApoError("EMSGSIZE", `${name}: a message is over ${recvlen} bytes`),
+      );
       return 0;
     }
     connection.needed = whole ? 0 : size;
@@ -347,10 +368,13 @@ export class Endpoint implements SendingContext {
     connection.held = undefined;
     const late = error instanceof ApoError && error.code === "ESTALE";
     // Answering a peer that has gone meanwhile is no fault of the handler.
-    if (late && (connection.ended || this.sending.table(connection.sockfd)?.find(connection.sockfd) === -1)) return;
+    if (late && (connection.ended || this.sending.table(connection.sockfd)?.find(connection.sockfd) === -1))
+      return;
     const text = error instanceof Error ? error.message : String(error);
     this.counters.add("layer1.handler.errors");
-    const told = new ApoError("EHANDLER", `${connection.open.name}: a handler threw: ${text}`, { cause: error });
+    const told = new ApoError("EHANDLER", `${connection.open.name}: a handler threw: ${text}`, {
+      cause: error,
+    });
     this.closeFor(connection, "handler", told);
     this.alarm(connection.open, { code: "handler", text: told.message, count: 1 }, error);
   }
@@ -364,7 +388,11 @@ export class Endpoint implements SendingContext {
     this.alarm(connection?.open, { code: "handler", text: error.message, count: 1 }, error.cause);
   }
 
-  private closeFor(connection: AppConnection, code: "handler" | "recvlen" | "framing", error: ApoError): void {
+  private closeFor(
+    connection: AppConnection,
+    code: "handler" | "recvlen" | "framing",
+    error: ApoError,
+  ): void {
     if (connection.ended) return;
     connection.failure ??= error;
     this.sending.table(connection.sockfd)?.markGone(connection.sockfd);

@@ -46,7 +46,10 @@ export function wantsLineEnd(kind: FramingKind, data: Uint8Array | string): bool
 export function checkLength(kind: FramingKind, length: number): void {
   const limit = longest[kind];
   if (limit === undefined || length <= limit) return;
-  throw new ApoError("EMSGSIZE", `a message of ${length} bytes does not fit ${kind} framing (at most ${limit})`);
+  throw new ApoError(
+    "EMSGSIZE",
+    `a message of ${length} bytes does not fit ${kind} framing (at most ${limit})`,
+  );
 }
 
 /** A value as MessagePack; throws `EINVAL` for what it cannot say. */

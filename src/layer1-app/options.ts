@@ -7,7 +7,7 @@
 import { availableParallelism } from "node:os";
 import { maxAppWorkers, maxWorkers } from "../layer2-transport/descriptor.ts";
 import type { ConnectionRules } from "../layer2-transport/transport.ts";
-import { type FramingKind, type Protocol, framingKinds, protocols } from "../layer2-transport/v-node.ts";
+import { type FramingKind, framingKinds, type Protocol, protocols } from "../layer2-transport/v-node.ts";
 import { ApoError } from "./errors.ts";
 import type { ConnectOptions, FramingFunction, Handlers, ListenOptions, RuntimeOptions } from "./types.ts";
 
@@ -19,7 +19,9 @@ export interface Opening {
   readonly framingFunction: FramingFunction | undefined;
   /** "tcp port 7" or "tcp to 192.0.2.1:7". */
   readonly name: string;
-  readonly server: { readonly address: string | undefined; readonly port: number; readonly limit: number } | undefined;
+  readonly server:
+    | { readonly address: string | undefined; readonly port: number; readonly limit: number }
+    | undefined;
   readonly client:
     | {
         readonly address: string;
@@ -54,7 +56,14 @@ export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
   return {
     link,
     workers: whole("createRuntime", "workers", options.workers, clamp(half, maxWorkers), 1, maxWorkers),
-    appWorkers: whole("createRuntime", "appWorkers", options.appWorkers, clamp(half, maxAppWorkers), 1, maxAppWorkers),
+    appWorkers: whole(
+      "createRuntime",
+      "appWorkers",
+      options.appWorkers,
+      clamp(half, maxAppWorkers),
+      1,
+      maxAppWorkers,
+    ),
     poolBytes: whole("createRuntime", "poolBytes", options.poolBytes, 64 * 2 ** 20, 2 ** 20, 2 ** 31),
     address: options.address,
     wire: options.wire,
@@ -72,22 +81,34 @@ export function checkOpenOptions(options: ListenOptions | ConnectOptions): Openi
   const own = isClient ? serverNames : clientNames;
   const strange = own.find((name) => (options as unknown as Record<string, unknown>)[name] !== undefined);
   if (strange) {
-    throw new ApoError("EINVAL", `opens: ${strange} is for a ${isClient ? "server" : "client"}, this is the other`);
+    throw new ApoError(
+      "EINVAL",
+      `opens: ${strange} is for a ${isClient ? "server" : "client"}, this is the other`,
+    );
   }
   const handlers = checkHandlers(options);
   const framing = checkFraming(options);
   const server = isClient ? undefined : checkServer(options as ListenOptions);
   const client = isClient ? checkClient(options as ConnectOptions) : undefined;
-  const name = client ? `${protocol} to ${client.address}:${client.port}` : `${protocol} port ${server?.port}`;
+  const name = client
+    ? `${protocol} to ${client.address}:${client.port}`
+    : `${protocol} port ${server?.port}`;
   const module = options.module === undefined ? undefined : String(options.module);
   if (module !== undefined && framing.framingFunction) {
-    throw new ApoError("EINVAL", "opens: with module, export the framing function as `framing` from the module");
+    throw new ApoError(
+      "EINVAL",
+      "opens: with module, export the framing function as `framing` from the module",
+    );
   }
   const rules = checkRules(options, protocol, framing.kind);
   return { rules, handlers, module, framingFunction: framing.framingFunction, name, server, client };
 }
 
-function checkRules(options: ListenOptions | ConnectOptions, protocol: Protocol, framing: FramingKind): ConnectionRules {
+function checkRules(
+  options: ListenOptions | ConnectOptions,
+  protocol: Protocol,
+  framing: FramingKind,
+): ConnectionRules {
   const { nodelay = true } = options;
   if (typeof nodelay !== "boolean") throw invalid("opens", "nodelay", nodelay, "true or false");
   return {
@@ -126,7 +147,10 @@ function parseTarget(to: ConnectOptions["to"], protocol: Protocol): { address: s
   const shape = protocol === "icmp" ? '"host"' : '"host:port", "[v6]:port" or { address, port }';
   if (typeof to === "object" && to !== null) {
     if (typeof to.address !== "string" || to.address === "") throw invalid("opens", "to", to, shape);
-    return { address: to.address, port: protocol === "icmp" ? 0 : whole("opens", "to", to.port, undefined, 1, 65_535) };
+    return {
+      address: to.address,
+      port: protocol === "icmp" ? 0 : whole("opens", "to", to.port, undefined, 1, 65_535),
+    };
   }
   if (typeof to !== "string" || to === "") throw invalid("opens", "to", to, shape);
   if (protocol === "icmp") return { address: to.replace(/^\[(.*)\]$/, "$1"), port: 0 };
@@ -143,7 +167,10 @@ function checkHandlers(options: ListenOptions | ConnectOptions): Handlers {
     if (handler === undefined) continue;
     if (typeof handler !== "function") throw invalid("opens", name, handler, "a function");
     if (options.module !== undefined) {
-      throw new ApoError("EINVAL", `opens: give either ${name} or module, not both (the module exports its handlers)`);
+      throw new ApoError(
+        "EINVAL",
+        `opens: give either ${name} or module, not both (the module exports its handlers)`,
+      );
     }
   }
   return options;
@@ -161,7 +188,12 @@ function checkFraming(options: ListenOptions | ConnectOptions): {
   }
   const kind = framing?.kind;
   if (kind === undefined || (kind as string) === "chunks" || !framingKinds.includes(kind)) {
-    throw invalid("opens", "framing", framing, "one of the functions of `framing` called, or a function of your own");
+    throw invalid(
+      "opens",
+      "framing",
+      framing,
+      "one of the functions of `framing` called, or a function of your own",
+    );
   }
   return { kind, framingFunction: undefined };
 }
@@ -170,9 +202,17 @@ function clamp(count: number, most: number): number {
   return Math.min(most, Math.max(1, count));
 }
 
-function whole(verb: string, name: string, value: unknown, unset: number | undefined, least: number, most: number): number {
+function whole(
+  verb: string,
+  name: string,
+  value: unknown,
+  unset: number | undefined,
+  least: number,
+  most: number,
+): number {
   if (value === undefined && unset !== undefined) return unset;
-  if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most) return value as number;
+  if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)
+    return value as number;
   throw invalid(verb, name, value, `a whole number from ${least} to ${most}`);
 }
 
@@ -206,7 +246,10 @@ function checkNames(verb: string, options: object, known: readonly string[]): vo
 
 /** The known name that is at most two edits away. */
 function nearest(name: string, known: readonly string[]): string | undefined {
-  const close = known.map((other) => ({ other, edits: editsBetween(name.toLowerCase(), other.toLowerCase()) }));
+  const close = known.map((other) => ({
+    other,
+    edits: editsBetween(name.toLowerCase(), other.toLowerCase()),
+  }));
   close.sort((a, b) => a.edits - b.edits);
   const best = close[0];
   return best && best.edits <= 2 ? best.other : undefined;

@@ -6,7 +6,7 @@
  */
 
 import type { FromWorker } from "../layer2-transport/control.ts";
-import { Counters, appCounterNames } from "../layer2-transport/counters.ts";
+import { appCounterNames, Counters } from "../layer2-transport/counters.ts";
 import type { ConnectRequest, ListenerRecord, LocalAddress } from "../layer2-transport/transport.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import { raise, warnProcess } from "./alarms.ts";
@@ -14,15 +14,15 @@ import type { OpenRecord } from "./app-connection.ts";
 import { Endpoint } from "./endpoint.ts";
 import { ApoError } from "./errors.ts";
 import { RuntimeListener } from "./listener.ts";
-import { type Opening, checkOpenOptions, checkRuntimeOptions } from "./options.ts";
+import { checkOpenOptions, checkRuntimeOptions, type Opening } from "./options.ts";
 import { Threads } from "./threads.ts";
 import type {
   Alarm,
   Apo,
-  ConnectOptions,
   ConnectionStatus,
-  ListenOptions,
+  ConnectOptions,
   Listener,
+  ListenOptions,
   Peer,
   RuntimeOptions,
   Sockfd,
@@ -57,7 +57,8 @@ export class Runtime implements Apo {
   private readonly connects = new Map<number, PendingConnect>();
   private readonly fanouts = new Set<Fanout>();
   private readonly resolveClosed: (error: ApoError | undefined) => void;
-  private closing: Promise<void> | undefined;
+  private closing = false;
+  private ended: Promise<void> | undefined;
   private nextOpen = 1;
   private nextWorker = 0;
 
@@ -197,8 +198,21 @@ export class Runtime implements Apo {
     const { count } = this.threads;
     const counts = new SharedArrayBuffer(4 * count);
     const { address, port, limit } = server;
-    const asked: ListenerRecord = { ...rules, id, address, port, shared: count > 1, limit, counts, endpoints };
-    const bound = (await this.threads.workers.call(0, { type: "listen", listener: asked, first: true })) as LocalAddress;
+    const asked: ListenerRecord = {
+      ...rules,
+      id,
+      address,
+      port,
+      shared: count > 1,
+      limit,
+      counts,
+      endpoints,
+    };
+    const bound = (await this.threads.workers.call(0, {
+      type: "listen",
+      listener: asked,
+      first: true,
+    })) as LocalAddress;
     const record: ListenerRecord = { ...asked, address: bound.address, port: bound.port };
     const listener = new RuntimeListener(this, record);
     listener.address = bound.address;
@@ -291,7 +305,8 @@ export class Runtime implements Apo {
     this.endpoint.removeLink(index);
     for (const listener of this.listeners.values()) listener.forgetWorker(index);
     for (const [id, pending] of [...this.connects]) {
-      if (pending.worker === index) this.connectDone(id, new ApoError("EWORKER", `a worker died: ${error.message}`));
+      if (pending.worker === index)
+        this.connectDone(id, new ApoError("EWORKER", `a worker died: ${error.message}`));
     }
     const text = `layer-2 worker ${index} died (${error.message}): its connections are closed`;
     this.alarmAll({ code: "worker", text, count: 1 });
@@ -303,10 +318,12 @@ export class Runtime implements Apo {
     this.threads.connectMain(this.endpoint, index);
     for (const listener of this.listeners.values()) {
       if (!listener.accepting) continue;
-      this.threads.workers.call(index, { type: "listen", listener: listener.record, first: false }).catch((error) => {
-        const text = `the fresh worker ${index} cannot listen: ${(error as Error).message}`;
-        this.tellAlarm(listener.record.id, { code: "worker", text, count: 1 });
-      });
+      this.threads.workers
+        .call(index, { type: "listen", listener: listener.record, first: false })
+        .catch((error) => {
+          const text = `the fresh worker ${index} cannot listen: ${(error as Error).message}`;
+          this.tellAlarm(listener.record.id, { code: "worker", text, count: 1 });
+        });
     }
   }
 
@@ -337,8 +354,9 @@ export class Runtime implements Apo {
   // --- the end ------------------------------------------------------------------------------------------------
 
   private shutDown(error: ApoError | undefined): Promise<void> {
-    this.closing ??= this.endAll(error);
-    return this.closing;
+    this.closing = true;
+    this.ended ??= this.endAll(error);
+    return this.ended;
   }
 
   private async endAll(error: ApoError | undefined): Promise<void> {
@@ -346,7 +364,8 @@ export class Runtime implements Apo {
     await this.threads.workers.stop(closeGraceMs);
     this.endpoint.turn();
     this.endpoint.close();
-    for (const [id] of [...this.connects]) this.connectDone(id, new ApoError("ECLOSED", "the runtime has been closed"));
+    for (const [id] of [...this.connects])
+      this.connectDone(id, new ApoError("ECLOSED", "the runtime has been closed"));
     for (const listener of this.listeners.values()) listener.abort(error);
     this.listeners.clear();
     await this.threads.terminate();

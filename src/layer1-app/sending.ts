@@ -5,11 +5,17 @@
  * read by the worker; streams are pumped by `streams.ts`.
  */
 
-import type { Counters, AppCounter } from "../layer2-transport/counters.ts";
+import type { AppCounter, Counters } from "../layer2-transport/counters.ts";
 import { kind } from "../layer2-transport/descriptor.ts";
 import { Fifo } from "../layer2-transport/fifo.ts";
 import { type FramePool, type Link, largeFrameBytes, smallFrameBytes } from "../layer2-transport/link.ts";
-import { type FramingKind, type VNodeTable, generationOf, node, sockfd24Of } from "../layer2-transport/v-node.ts";
+import {
+  type FramingKind,
+  generationOf,
+  node,
+  sockfd24Of,
+  type VNodeTable,
+} from "../layer2-transport/v-node.ts";
 import { ApoError } from "./errors.ts";
 import { checkLength, encodeValue, headerBytes, wantsLineEnd } from "./framing.ts";
 import type { FileSlice, Sockfd } from "./types.ts";
@@ -101,7 +107,10 @@ export class Sending {
     counters.add("layer1.send.bytes", receivers * bytes.length);
     if (this.waiting.length === 0 && this.postMany(this.groups, bytes)) return undefined;
     const copy = new Uint8Array(bytes);
-    const groups = this.groups.map((group) => ({ pairs: group.pairs.slice(0, group.count * 2), count: group.count }));
+    const groups = this.groups.map((group) => ({
+      pairs: group.pairs.slice(0, group.count * 2),
+      count: group.count,
+    }));
     return this.defer(() => this.postMany(groups, copy));
   }
 
@@ -110,7 +119,8 @@ export class Sending {
     this.find(sockfd);
     const path = typeof slice.file === "string" ? slice.file : fileUrlPath(slice.file);
     const { offset = 0, length = -1 } = slice;
-    if (!isCount(offset)) throw new ApoError("EINVAL", `offset must be a whole number of bytes, not ${offset}`);
+    if (!isCount(offset))
+      throw new ApoError("EINVAL", `offset must be a whole number of bytes, not ${offset}`);
     if (length !== -1 && !isCount(length)) {
       throw new ApoError("EINVAL", `length must be a whole number of bytes, not ${length}`);
     }
@@ -211,7 +221,14 @@ export class Sending {
     return true;
   }
 
-  private postTo(sockfd: Sockfd, what: number, frame: number, length: number, arg0: number, arg1: number): void {
+  private postTo(
+    sockfd: Sockfd,
+    what: number,
+    frame: number,
+    length: number,
+    arg0: number,
+    arg1: number,
+  ): void {
     const link = this.link(sockfd);
     if (!link) {
       if (frame !== 0) this.context.pool.release(frame);
@@ -278,7 +295,9 @@ export class Sending {
           pool.release(list);
           continue;
         }
-        new Int32Array(pool.buffer, list * smallFrameBytes, part * 2).set(pairs.subarray(from * 2, (from + part) * 2));
+        new Int32Array(pool.buffer, list * smallFrameBytes, part * 2).set(
+          pairs.subarray(from * 2, (from + part) * 2),
+        );
         pool.retain(frame);
         pool.hold(frame, link.peer);
         pool.hold(list, link.peer);

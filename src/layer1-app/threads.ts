@@ -5,14 +5,27 @@
  */
 
 import { MessageChannel, type MessagePort } from "node:worker_threads";
-import type { FromWorker, ToWorker, WorkerStart } from "../layer2-transport/control.ts";
-import { type Parties, appParty, mainParty } from "../layer2-transport/descriptor.ts";
-import { FramePool, type LinkMemory, createLinkMemory, createPool, shapeFor } from "../layer2-transport/link.ts";
+import type { FromWorker, ToWorker } from "../layer2-transport/control.ts";
+import {
+  appParty,
+  mainParty,
+  maxWorkers,
+  nativeParty,
+  type Parties,
+} from "../layer2-transport/descriptor.ts";
+import {
+  createLinkMemory,
+  createPool,
+  FramePool,
+  type LinkMemory,
+  shapeFor,
+} from "../layer2-transport/link.ts";
 import { createShard } from "../layer2-transport/v-node.ts";
+import type { MemLink } from "../layer3-ip/mem-link.ts";
 import { AppWorkers } from "./app-workers.ts";
 import type { Endpoint } from "./endpoint.ts";
 import type { RuntimeSettings } from "./options.ts";
-import { TransportWorkers } from "./transport-workers.ts";
+import { TransportWorkers, type WorkerBasis } from "./transport-workers.ts";
 import type { Alarm } from "./types.ts";
 
 /** The most that the pool may take: offsets in it stay below 2^32. */
@@ -39,11 +52,15 @@ export class Threads {
   apps: AppWorkers | undefined;
   /** Listeners and clients whose module has an alarm handler. */
   readonly moduleAlarms = new Set<number>();
+  private readonly settings: RuntimeSettings;
   private readonly parties: Parties;
+  /** The native thread, on the `mem` link. */
+  private memLink: MemLink | undefined;
   private readonly events: ThreadEvents;
 
   constructor(settings: RuntimeSettings, events: ThreadEvents) {
     const { workers: count, appWorkers } = settings;
+    this.settings = settings;
     this.count = count;
     this.events = events;
     this.parties = { workers: count, appWorkers };
@@ -54,10 +71,7 @@ export class Threads {
     const memory = createPool(shapeFor(partitions, bytes));
     this.pool = new FramePool(memory, this.mainParty);
     this.shards = Array.from({ length: count }, () => createShard());
-    const starts = this.shards.map((shard, index): Omit<WorkerStart, "counters"> => {
-      return { index, link: settings.link, pool: memory, shard };
-    });
-    this.workers = new TransportWorkers(starts, {
+    this.workers = new TransportWorkers(count, (index) => this.workerBasis(index), {
       message: (index, message) => events.message(index, message),
       died: (index, error, again) => this.workerDied(index, error, again),
       replaced: (index) => this.workerReplaced(index),
@@ -66,6 +80,12 @@ export class Threads {
 
   /** Starts the layer-2 workers and connects the main thread's endpoint with them. */
   async start(endpoint: Endpoint): Promise<void> {
+    const { link, wire, address } = this.settings;
+    if (link === "mem") {
+      const { startMemLink } = await import("../layer3-ip/mem-link.ts");
+      const partition = nativeParty(this.parties);
+      this.memLink = startMemLink({ wire, address, pool: this.pool.buffer, partition });
+    }
     await this.workers.start();
     for (let index = 0; index < this.count; index += 1) this.connectMain(endpoint, index);
   }
@@ -105,12 +125,24 @@ export class Threads {
   addCounters(sum: Record<string, number>): void {
     for (const counters of this.workers.counters) counters.addTo(sum);
     for (const counters of this.apps?.counters ?? []) counters.addTo(sum);
+    if (this.memLink) Object.assign(sum, this.memLink.counters());
     sum["layer3.pool.frames-in-use"] = this.pool.framesInUse();
   }
 
   async terminate(): Promise<void> {
     await this.apps?.stop();
     await this.workers.terminate();
+    this.memLink?.close();
+  }
+
+  /** What worker `index` starts with. On a raw link it owns every shard of the steering hash that falls to it. */
+  private workerBasis(index: number): WorkerBasis {
+    const shard = this.shards[index] as SharedArrayBuffer;
+    const basis = { index, link: this.settings.link, pool: this.pool.buffer, shard };
+    if (!this.memLink) return basis;
+    const owned: number[] = [];
+    for (let hash = index; hash < maxWorkers; hash += this.count) owned.push(hash);
+    return { ...basis, memLink: this.memLink.attachWorker(index, owned) };
   }
 
   /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */

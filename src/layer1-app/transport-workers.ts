@@ -22,6 +22,9 @@ interface Call {
   readonly reject: (error: ApoError) => void;
 }
 
+/** What a worker is started with, but for its counters. */
+export type WorkerBasis = Omit<WorkerStart, "counters">;
+
 /** What the runtime is told. */
 export interface WorkerEvents {
   message(index: number, message: FromWorker): void;
@@ -33,7 +36,7 @@ export interface WorkerEvents {
 
 export class TransportWorkers {
   readonly counters: readonly Counters<WorkerCounter>[];
-  private readonly starts: readonly WorkerStart[];
+  private readonly startOf: (index: number) => WorkerBasis;
   private readonly events: WorkerEvents;
   private readonly workers: (Worker | undefined)[] = [];
   private readonly calls = new Map<number, Call>();
@@ -41,15 +44,16 @@ export class TransportWorkers {
   private nextCall = 1;
   private stopping = false;
 
-  constructor(starts: readonly Omit<WorkerStart, "counters">[], events: WorkerEvents) {
-    this.counters = starts.map(() => new Counters(workerCounterNames));
-    this.starts = starts.map((start, i) => ({ ...start, counters: (this.counters[i] as Counters<WorkerCounter>).memory }));
-    this.earlyDeaths = starts.map(() => 0);
+  /** `startOf` is asked anew for a worker that takes a dead one's place. */
+  constructor(count: number, startOf: (index: number) => WorkerBasis, events: WorkerEvents) {
+    this.counters = Array.from({ length: count }, () => new Counters(workerCounterNames));
+    this.startOf = startOf;
+    this.earlyDeaths = this.counters.map(() => 0);
     this.events = events;
   }
 
   async start(): Promise<void> {
-    await Promise.all(this.starts.map((_, index) => this.startOne(index)));
+    await Promise.all(this.counters.map((_, index) => this.startOne(index)));
   }
 
   post(index: number, message: ToWorker, transfer: readonly Transferable[] = []): void {
@@ -83,7 +87,9 @@ export class TransportWorkers {
   private startOne(index: number): Promise<void> {
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
     const script = new URL(`../layer2-transport/worker.${extension}`, import.meta.url);
-    const worker = new Worker(script, { workerData: this.starts[index], name: `apo-layer2-${index}` });
+    const counters = (this.counters[index] as Counters<WorkerCounter>).memory;
+    const workerData: WorkerStart = { ...this.startOf(index), counters };
+    const worker = new Worker(script, { workerData, name: `apo-layer2-${index}` });
     const startedMs = performance.now();
     this.workers[index] = worker;
     let failure: Error | undefined;

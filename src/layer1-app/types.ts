@@ -5,8 +5,8 @@
  * kernel sockets. `runtime.ts` implements `Apo`.
  */
 
-import type { ApoError } from "./errors.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
+import type { ApoError } from "./errors.ts";
 
 /**
  * A connection's number. Its low 24 bits are shard (4) and slot (20); above them stands a generation, so

@@ -88,7 +88,8 @@ export class Verbs implements AppVerbs {
     const base = this.sending.find(sockfd);
     const table = this.sending.table(sockfd);
     if (isStream(data)) {
-      if (table?.protocolAt(base) !== "tcp") throw new ApoError("EINVAL", "a stream can be sent over tcp only");
+      if (table?.protocolAt(base) !== "tcp")
+        throw new ApoError("EINVAL", "a stream can be sent over tcp only");
       return handled(this.streams.send(sockfd, data));
     }
     if (table?.framingAt(base) === "msgpack") {

@@ -9,7 +9,9 @@ const mappedPrefix = "::ffff:";
 
 /** `::ffff:192.0.2.1` as `192.0.2.1`; everything else as it is. */
 export function plainAddress(address: string): string {
-  return address.startsWith(mappedPrefix) && address.includes(".") ? address.slice(mappedPrefix.length) : address;
+  return address.startsWith(mappedPrefix) && address.includes(".")
+    ? address.slice(mappedPrefix.length)
+    : address;
 }
 
 /** Writes an address into four words from `at` on. True: it is IPv6. Text that is no address leaves zeros. */
@@ -54,7 +56,8 @@ export function formatAddress(words: Int32Array, at: number, six: boolean): stri
   const first = words[at] as number;
   if (!six) return `${first >>> 24}.${(first >>> 16) & 255}.${(first >>> 8) & 255}.${first & 255}`;
   const groups: number[] = [];
-  for (let i = 0; i < 4; i += 1) groups.push((words[at + i] as number) >>> 16, (words[at + i] as number) & 0xffff);
+  for (let i = 0; i < 4; i += 1)
+    groups.push((words[at + i] as number) >>> 16, (words[at + i] as number) & 0xffff);
   const gap = longestZeros(groups);
   const text = groups.map((group) => group.toString(16));
   if (gap.length < 2) return text.join(":");

@@ -9,7 +9,7 @@ import type { Container } from "./container.ts";
 import type { CloseCode } from "./descriptor.ts";
 import { Fifo } from "./fifo.ts";
 import type { FileSender } from "./file-sender.ts";
-import { type Framer, createFramer } from "./framer.ts";
+import { createFramer, type Framer } from "./framer.ts";
 import type { Link } from "./link.ts";
 import { StreamBuffer } from "./stream-buffer.ts";
 import type { ConnectionRules, ListenerRecord } from "./transport.ts";

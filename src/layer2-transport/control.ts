@@ -27,7 +27,12 @@ export interface WorkerStart {
 export type ToWorker =
   | { readonly type: "link"; readonly party: number; readonly memory: LinkMemory; readonly port: MessagePort }
   | { readonly type: "unlink"; readonly party: number }
-  | { readonly type: "listen"; readonly call: number; readonly listener: ListenerRecord; readonly first: boolean }
+  | {
+      readonly type: "listen";
+      readonly call: number;
+      readonly listener: ListenerRecord;
+      readonly first: boolean;
+    }
   | { readonly type: "unlisten"; readonly call: number; readonly listener: number }
   | { readonly type: "finish"; readonly listener: number }
   | { readonly type: "endpoint"; readonly listener: number; readonly party: number }

@@ -12,8 +12,14 @@ import { type CloseCode, closeCodes, errorWord, kind } from "./descriptor.ts";
 import { framerResult } from "./framer.ts";
 import type { FramePool, Link } from "./link.ts";
 import { Sender } from "./sender.ts";
-import type { ConnectRequest, ConnectionRules, ListenerRecord, Transport, TransportEvents } from "./transport.ts";
-import { type Ends, type OwnedVNodeTable, node, nodeState, nodeWords, numberOf } from "./v-node.ts";
+import type {
+  ConnectionRules,
+  ConnectRequest,
+  ListenerRecord,
+  Transport,
+  TransportEvents,
+} from "./transport.ts";
+import { type Ends, node, nodeState, nodeWords, numberOf, type OwnedVNodeTable } from "./v-node.ts";
 
 /** Bytes that may wait behind a message before the sender is held off. */
 const holdBytes = 65_536;
@@ -147,7 +153,10 @@ export class Dispatcher implements TransportEvents {
     for (let held = connection.datagrams.shift(); held; held = connection.datagrams.shift()) {
       context.pool.drop(held.frame, context.pool.partition);
     }
-    if (connection.orphaned) return this.retire(connection);
+    if (connection.orphaned) {
+      this.retire(connection);
+      return;
+    }
     Atomics.store(context.table.words, connection.base + node.state, nodeState.ended);
     const planned = connection.closing;
     const cut = planned === "end" && unfinished > 0 ? "EPROTO" : undefined;
@@ -169,7 +178,10 @@ export class Dispatcher implements TransportEvents {
   /** Handles one descriptor from an app endpoint. */
   receive(link: Link, words: Int32Array, at: number): void {
     const what = words[at];
-    if (what === kind.sendMany) return this.sender.sendMany(this.connections, words, at);
+    if (what === kind.sendMany) {
+      this.sender.sendMany(this.connections, words, at);
+      return;
+    }
     const connection = this.connections[(words[at + 1] as number) & 0xfffff];
     if (!connection || connection.generation !== words[at + 2]) {
       this.sender.refuse(link, words, at);
@@ -210,7 +222,8 @@ export class Dispatcher implements TransportEvents {
 
   /** Ends at once whatever `finishAll` has left. */
   abortAll(code: CloseCode): void {
-    for (const connection of this.connections) if (connection && !connection.ended) this.abort(connection, code, true);
+    for (const connection of this.connections)
+      if (connection && !connection.ended) this.abort(connection, code, true);
   }
 
   // --- the life of a connection -------------------------------------------------------------------------------
@@ -291,24 +304,42 @@ export class Dispatcher implements TransportEvents {
 
   /** Hands the connection's next message to the app, or sees to it that there will be one. */
   private deliver(connection: Connection): void {
-    if (connection.rules.protocol !== "tcp") return this.deliverDatagram(connection);
+    if (connection.rules.protocol !== "tcp") {
+      this.deliverDatagram(connection);
+      return;
+    }
     const { input, framer } = connection;
     if (connection.found === 0) {
       // A framer never sees nothing at all: `raw` would take that for a message.
       const taken = input.length === 0 ? 0 : framer.next(input.bytes, input.start, input.end);
-      if (taken === framerResult.incomplete) return this.wantMore(connection);
-      if (taken < 0) return this.finish(connection, taken === framerResult.tooLong ? "recvlen" : "framing");
+      if (taken === framerResult.incomplete) {
+        this.wantMore(connection);
+        return;
+      }
+      if (taken < 0) {
+        this.finish(connection, taken === framerResult.tooLong ? "recvlen" : "framing");
+        return;
+      }
       connection.found = taken;
     }
     const { pool, counters } = this.context;
     const frame = pool.allocate(framer.length);
-    if (frame === 0) return this.starve(connection);
+    if (frame === 0) {
+      this.starve(connection);
+      return;
+    }
     pool.write(frame, 0, input.bytes.subarray(framer.at, framer.at + framer.length));
     input.consume(connection.found);
     connection.found = 0;
     counters.add("layer2.receive.messages");
     pool.hold(frame, connection.link.peer);
-    this.hand(connection, connection.rules.framing === "chunks" ? kind.chunk : kind.message, frame, 0, framer.length);
+    this.hand(
+      connection,
+      connection.rules.framing === "chunks" ? kind.chunk : kind.message,
+      frame,
+      0,
+      framer.length,
+    );
   }
 
   private deliverDatagram(connection: Connection): void {
@@ -329,7 +360,10 @@ export class Dispatcher implements TransportEvents {
 
   /** No whole message is there: read on, or end after the peer's last. */
   private wantMore(connection: Connection): void {
-    if (connection.peerEnded) return this.finish(connection, "end");
+    if (connection.peerEnded) {
+      this.finish(connection, "end");
+      return;
+    }
     if (!connection.paused) return;
     connection.paused = false;
     this.transport.resume(connection);

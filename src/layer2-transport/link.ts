@@ -8,9 +8,9 @@
 
 import type { MessagePort } from "node:worker_threads";
 import { wakeWorker } from "../layer3-ip/packet-port.ts";
-import { descriptorWords, RingConsumer, RingProducer, createRing } from "../layer3-ip/ring.ts";
+import { createRing, descriptorWords, RingConsumer, RingProducer } from "../layer3-ip/ring.ts";
 
-export { FramePool, createPool, largeFrameBytes, shapeFor, smallFrameBytes } from "../layer3-ip/pool.ts";
+export { createPool, FramePool, largeFrameBytes, shapeFor, smallFrameBytes } from "../layer3-ip/pool.ts";
 export { field } from "../layer3-ip/ring.ts";
 
 /** Descriptors of one link that are handled before others get their turn. */

@@ -73,13 +73,23 @@ export class Sender implements FileHost {
   /** A descriptor whose connection has ended: frees what it carries and answers what it asks. */
   refuse(link: Link, words: Int32Array, at: number): void {
     const what = words[at];
-    if (what === kind.send || what === kind.file) this.pool.drop(words[at + 3] as number, this.pool.partition);
+    if (what === kind.send || what === kind.file)
+      this.pool.drop(words[at + 3] as number, this.pool.partition);
     if (what === kind.send) {
       this.dropUnsent((words[at + 1] as number) & 0xfffff, words[at + 2] as number, words[at + 5] as number);
     }
     if (what === kind.file || what === kind.flush) {
       const error = what === kind.file ? errorWord("ESTALE") : 0;
-      link.post(kind.answered, words[at + 1] as number, words[at + 2] as number, 0, 0, 0, words[at + 6] as number, error);
+      link.post(
+        kind.answered,
+        words[at + 1] as number,
+        words[at + 2] as number,
+        0,
+        0,
+        0,
+        words[at + 6] as number,
+        error,
+      );
     }
   }
 
@@ -190,6 +200,7 @@ export class Sender implements FileHost {
     const { counters, table } = this.context;
     counters.add("layer2.drop.send-after-end");
     const base = slot * nodeWords;
-    if (table.words[base + node.generation] === generation) Atomics.add(table.words, base + node.written, length);
+    if (table.words[base + node.generation] === generation)
+      Atomics.add(table.words, base + node.written, length);
   }
 }

@@ -143,7 +143,9 @@ export class VNodeTable {
 
   /** Bytes handed to `sendto` and not yet taken by the transport. */
   queuedAt(base: number): number {
-    return (Atomics.load(this.words, base + node.enqueued) - Atomics.load(this.words, base + node.written)) >>> 0;
+    return (
+      (Atomics.load(this.words, base + node.enqueued) - Atomics.load(this.words, base + node.written)) >>> 0
+    );
   }
 
   endsAt(base: number): Ends {

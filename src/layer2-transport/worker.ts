@@ -78,21 +78,27 @@ function obey(message: ToWorker): void {
       return;
     }
     case "unlink":
-      return unlink(message.party);
+      unlink(message.party);
+      return;
     case "endpoint":
       listeners.get(message.listener)?.endpoints.push(message.party);
       return;
     case "listen":
-      return reply(message.call, listen(message.listener, message.first));
+      reply(message.call, listen(message.listener, message.first));
+      return;
     case "unlisten":
-      return reply(message.call, transport.unlisten(message.listener));
+      reply(message.call, transport.unlisten(message.listener));
+      return;
     case "finish":
       listeners.delete(message.listener);
-      return dispatcher.finishAll(message.listener, "closed");
+      dispatcher.finishAll(message.listener, "closed");
+      return;
     case "connect":
-      return transport.connect(message.request);
+      transport.connect(message.request);
+      return;
     case "stop":
-      return reply(message.call, stop(message.graceMs));
+      reply(message.call, stop(message.graceMs));
+      return;
   }
 }
 

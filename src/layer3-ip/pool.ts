@@ -113,9 +113,13 @@ export class FramePool {
 
   constructor(buffer: SharedArrayBuffer, partition: number) {
     const words = new Int32Array(buffer);
-    const [found, partitions = 0, small = 0, large = 0, first = 0, meta = 0, controls = 0] = words.subarray(0, 7);
+    const [found, partitions = 0, small = 0, large = 0, first = 0, meta = 0, controls = 0] = words.subarray(
+      0,
+      7,
+    );
     if (found !== magic) throw new RangeError("this memory is not a frame pool");
-    if (partition < 0 || partition >= partitions) throw new RangeError(`no partition ${partition} in this pool`);
+    if (partition < 0 || partition >= partitions)
+      throw new RangeError(`no partition ${partition} in this pool`);
     this.buffer = buffer;
     this.bytes = Buffer.from(buffer);
     this.partition = partition;
@@ -207,7 +211,8 @@ export class FramePool {
 
   /** Moves the mark of `hold` from one thread to another; the count stays. */
   passOn(ref: number, from: number, to: number): void {
-    if (from !== to) Atomics.xor(this.words, this.meta + ref * metaWords + holdersWord, (1 << from) | (1 << to));
+    if (from !== to)
+      Atomics.xor(this.words, this.meta + ref * metaWords + holdersWord, (1 << from) | (1 << to));
   }
 
   /** Takes back the mark of `hold` and one from the count. */
@@ -249,7 +254,8 @@ export class FramePool {
       done += part;
       skip = 0;
       frame = this.nextFrame(frame);
-      if (frame === 0 && done < source.length) throw new RangeError("the container is too short for these bytes");
+      if (frame === 0 && done < source.length)
+        throw new RangeError("the container is too short for these bytes");
       size = frame === 0 ? 0 : this.frameBytes(frame);
     }
   }

@@ -71,9 +71,9 @@ export class RingProducer {
 
   /** The first word of the next free slot, taken at once; -1 when the ring is full. */
   reserve(): number {
-    if (((this.head - this.knownTail) >>> 0) >= this.capacity) {
+    if ((this.head - this.knownTail) >>> 0 >= this.capacity) {
       this.knownTail = Atomics.load(this.words, tailWord);
-      if (((this.head - this.knownTail) >>> 0) >= this.capacity) return -1;
+      if ((this.head - this.knownTail) >>> 0 >= this.capacity) return -1;
     }
     const slot = firstSlotWord + (this.head & this.mask) * descriptorWords;
     this.head = (this.head + 1) | 0;

@@ -5,7 +5,7 @@
  * order and holding are the dispatcher's.
  */
 
-import { type Server, type Socket, connect, createServer } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import type { ErrorCode } from "../../layer1-app/errors.ts";
 import { plainAddress } from "../address.ts";
 import type { Connection } from "../connection.ts";
@@ -147,7 +147,9 @@ export class TcpListener {
   constructor(listener: ListenerRecord, events: TransportEvents) {
     this.listener = listener;
     this.events = events;
-    this.server = createServer({ allowHalfOpen: true, noDelay: listener.nodelay }, (socket) => this.accept(socket));
+    this.server = createServer({ allowHalfOpen: true, noDelay: listener.nodelay }, (socket) =>
+      this.accept(socket),
+    );
   }
 
   async listen(first: boolean): Promise<LocalAddress> {

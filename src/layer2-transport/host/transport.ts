@@ -9,9 +9,15 @@ import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
 import type { FramePool } from "../link.ts";
-import type { ConnectRequest, ListenerRecord, LocalAddress, Transport, TransportEvents } from "../transport.ts";
-import { TcpListener, TcpSocket, connectTcp } from "./tcp.ts";
-import { UdpClient, type UdpContext, UdpListener, UdpPeer } from "./udp.ts";
+import type {
+  ConnectRequest,
+  ListenerRecord,
+  LocalAddress,
+  Transport,
+  TransportEvents,
+} from "../transport.ts";
+import { connectTcp, TcpListener, TcpSocket } from "./tcp.ts";
+import { UdpClient, type UdpContext, UdpListener, type UdpPeer } from "./udp.ts";
 
 const noIcmp = "the host link carries tcp and udp; icmp needs the mem link";
 
@@ -26,7 +32,9 @@ class HostTransport implements Transport {
   async listen(record: ListenerRecord, first: boolean): Promise<LocalAddress> {
     if (record.protocol === "icmp") throw new ApoError("ENOTSUP", noIcmp);
     const listener =
-      record.protocol === "tcp" ? new TcpListener(record, this.udp.events) : new UdpListener(record, this.udp);
+      record.protocol === "tcp"
+        ? new TcpListener(record, this.udp.events)
+        : new UdpListener(record, this.udp);
     const bound = await listener.listen(first);
     this.listeners.set(record.id, listener);
     return bound;

@@ -5,7 +5,7 @@
  * a client connection has a connected socket of its own.
  */
 
-import { type RemoteInfo, type Socket, type SocketOptions, createSocket } from "node:dgram";
+import { createSocket, type RemoteInfo, type Socket, type SocketOptions } from "node:dgram";
 import { lookup as dnsLookup } from "node:dns";
 import { isIP } from "node:net";
 import type { ErrorCode } from "../../layer1-app/errors.ts";
@@ -16,7 +16,13 @@ import type { Counters, WorkerCounter } from "../counters.ts";
 import type { CloseCode } from "../descriptor.ts";
 import { Fifo } from "../fifo.ts";
 import type { FramePool } from "../link.ts";
-import type { ConnectRequest, ConnectionRules, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
+import type {
+  ConnectionRules,
+  ConnectRequest,
+  ListenerRecord,
+  LocalAddress,
+  TransportEvents,
+} from "../transport.ts";
 import { errorCodeOf, explain, systemCode } from "./errors.ts";
 
 /** What the kernel is asked to hold for a socket, bytes; it grants at most net.core.rmem_max. */
@@ -302,7 +308,10 @@ export class UdpClient {
       localPort: local.port,
     };
     peer.connection = this.context.events.connected(this.request, ends, peer);
-    if (!peer.connection) return this.forget();
+    if (!peer.connection) {
+      this.forget();
+      return;
+    }
     this.peer = peer;
     socket.on("message", (bytes) => peer.hear(this.context, bytes));
     socket.on("error", (error) => this.failed(error));
