@@ -4,8 +4,7 @@
  * Layer 1. State only; `endpoint.ts` moves it.
  */
 
-import type { Link } from "../layer2-transport/link.ts";
-import type { StreamBuffer } from "../layer2-transport/stream-buffer.ts";
+import type { Link, StreamBuffer } from "../layer2-transport/index.ts";
 import type { ApoError } from "./errors.ts";
 import type { Alarm, FramingFunction, Handlers, Sockfd } from "./types.ts";
 

@@ -5,7 +5,7 @@
  */
 
 import type { MessagePort } from "node:worker_threads";
-import type { LinkMemory } from "../layer2-transport/link.ts";
+import type { LinkMemory } from "../layer2-transport/index.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { Alarm } from "./types.ts";
 

@@ -5,8 +5,7 @@
  * that got them, so a module may keep what it knows of them in plain variables.
  */
 
-import { appCounterNames, Counters } from "../layer2-transport/counters.ts";
-import { FramePool } from "../layer2-transport/link.ts";
+import { appCounterNames, Counters, FramePool } from "../layer2-transport/index.ts";
 import { raise } from "./alarms.ts";
 import type { OpenRecord } from "./app-connection.ts";
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";

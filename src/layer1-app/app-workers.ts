@@ -6,8 +6,7 @@
 
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { Piscina } from "piscina";
-import { type AppCounter, appCounterNames, Counters } from "../layer2-transport/counters.ts";
-import type { LinkMemory } from "../layer2-transport/link.ts";
+import { type AppCounter, appCounterNames, Counters, type LinkMemory } from "../layer2-transport/index.ts";
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";
 import { ApoError } from "./errors.ts";
 import type { Alarm } from "./types.ts";

@@ -4,7 +4,7 @@
  * Layer 1, pure.
  */
 
-import type { CloseCode } from "../layer2-transport/descriptor.ts";
+import type { CloseCode } from "../layer2-transport/index.ts";
 import type { AppConnection } from "./app-connection.ts";
 import { ApoError, type ErrorCode, errorCodes } from "./errors.ts";
 import type { CloseReason } from "./types.ts";

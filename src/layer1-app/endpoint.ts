@@ -6,11 +6,19 @@
  */
 
 import type { MessagePort } from "node:worker_threads";
-import type { AppCounter, Counters } from "../layer2-transport/counters.ts";
-import { closeCodes, errorOfWord, kind } from "../layer2-transport/descriptor.ts";
-import { type FramePool, Link, type LinkMemory, Mailbox } from "../layer2-transport/link.ts";
-import { StreamBuffer } from "../layer2-transport/stream-buffer.ts";
-import { VNodeTable } from "../layer2-transport/v-node.ts";
+import {
+  type AppCounter,
+  type Counters,
+  closeCodes,
+  errorOfWord,
+  type FramePool,
+  kind,
+  Link,
+  type LinkMemory,
+  Mailbox,
+  StreamBuffer,
+  VNodeTable,
+} from "../layer2-transport/index.ts";
 import { type AlarmSink, AppConnection, type OpenRecord } from "./app-connection.ts";
 import { closeReason } from "./close-reason.ts";
 import { ApoError, errorCodes } from "./errors.ts";

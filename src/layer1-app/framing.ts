@@ -5,7 +5,7 @@
  */
 
 import { pack } from "msgpackr";
-import type { FramingKind } from "../layer2-transport/v-node.ts";
+import type { FramingKind } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import type { BuiltInFraming } from "./types.ts";
 

@@ -4,7 +4,7 @@
  * Layer 1. It counts connections in shared memory, where the workers keep one word each.
  */
 
-import type { ListenerRecord } from "../layer2-transport/transport.ts";
+import type { ListenerRecord } from "../layer2-transport/index.ts";
 import type { ApoError } from "./errors.ts";
 import type { Listener } from "./types.ts";
 

@@ -5,9 +5,15 @@
  */
 
 import { availableParallelism } from "node:os";
-import { maxAppWorkers, maxWorkers } from "../layer2-transport/descriptor.ts";
-import type { ConnectionRules } from "../layer2-transport/transport.ts";
-import { type FramingKind, framingKinds, type Protocol, protocols } from "../layer2-transport/v-node.ts";
+import {
+  type ConnectionRules,
+  type FramingKind,
+  framingKinds,
+  maxAppWorkers,
+  maxWorkers,
+  type Protocol,
+  protocols,
+} from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import type { ConnectOptions, FramingFunction, Handlers, ListenOptions, RuntimeOptions } from "./types.ts";
 

@@ -5,9 +5,14 @@
  * `endpoint.ts` (app side) and layer 2 (transport side).
  */
 
-import type { FromWorker } from "../layer2-transport/control.ts";
-import { appCounterNames, Counters } from "../layer2-transport/counters.ts";
-import type { ConnectRequest, ListenerRecord, LocalAddress } from "../layer2-transport/transport.ts";
+import {
+  appCounterNames,
+  type ConnectRequest,
+  Counters,
+  type FromWorker,
+  type ListenerRecord,
+  type LocalAddress,
+} from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import { raise, warnProcess } from "./alarms.ts";
 import type { OpenRecord } from "./app-connection.ts";

@@ -5,17 +5,21 @@
  * read by the worker; streams are pumped by `streams.ts`.
  */
 
-import type { AppCounter, Counters } from "../layer2-transport/counters.ts";
-import { kind } from "../layer2-transport/descriptor.ts";
-import { Fifo } from "../layer2-transport/fifo.ts";
-import { type FramePool, type Link, largeFrameBytes, smallFrameBytes } from "../layer2-transport/link.ts";
 import {
+  type AppCounter,
+  type Counters,
+  Fifo,
+  type FramePool,
   type FramingKind,
   generationOf,
+  kind,
+  type Link,
+  largeFrameBytes,
   node,
+  smallFrameBytes,
   sockfd24Of,
   type VNodeTable,
-} from "../layer2-transport/v-node.ts";
+} from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import { checkLength, encodeValue, headerBytes, wantsLineEnd } from "./framing.ts";
 import type { FileSlice, Sockfd } from "./types.ts";

@@ -5,23 +5,23 @@
  */
 
 import { MessageChannel, type MessagePort } from "node:worker_threads";
-import type { FromWorker, ToWorker } from "../layer2-transport/control.ts";
 import {
   appParty,
+  createLinkMemory,
+  createPool,
+  createShard,
+  FramePool,
+  type FromWorker,
+  type LinkMemory,
+  type MemLink,
   mainParty,
   maxWorkers,
   nativeParty,
   type Parties,
-} from "../layer2-transport/descriptor.ts";
-import {
-  createLinkMemory,
-  createPool,
-  FramePool,
-  type LinkMemory,
   shapeFor,
-} from "../layer2-transport/link.ts";
-import { createShard } from "../layer2-transport/v-node.ts";
-import type { MemLink } from "../layer3-ip/mem-link.ts";
+  startMemLink,
+  type ToWorker,
+} from "../layer2-transport/index.ts";
 import { AppWorkers } from "./app-workers.ts";
 import type { Endpoint } from "./endpoint.ts";
 import type { RuntimeSettings } from "./options.ts";
@@ -82,7 +82,6 @@ export class Threads {
   async start(endpoint: Endpoint): Promise<void> {
     const { link, wire, address } = this.settings;
     if (link === "mem") {
-      const { startMemLink } = await import("../layer3-ip/mem-link.ts");
       const partition = nativeParty(this.parties);
       this.memLink = startMemLink({ wire, address, pool: this.pool.buffer, partition });
     }
@@ -147,7 +146,7 @@ export class Threads {
 
   /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */
   private connect(index: number, party: number): { memory: LinkMemory; port: MessagePort } {
-    const memory = createLinkMemory();
+    const memory = createLinkMemory(this.workers.doorbell(index));
     const { port1, port2 } = new MessageChannel();
     this.workers.post(index, { type: "link", party, memory, port: port1 }, [port1]);
     return { memory, port: port2 };

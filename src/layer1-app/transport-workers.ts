@@ -6,8 +6,15 @@
  */
 
 import { type Transferable, Worker } from "node:worker_threads";
-import type { FromWorker, ToWorker, WorkerStart } from "../layer2-transport/control.ts";
-import { Counters, type WorkerCounter, workerCounterNames } from "../layer2-transport/counters.ts";
+import {
+  Counters,
+  type FromWorker,
+  type ToWorker,
+  type WorkerCounter,
+  type WorkerStart,
+  wakeWorker,
+  workerCounterNames,
+} from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 
 /** A worker that dies sooner than this after its start, this many times running, is not started again. */
@@ -39,6 +46,8 @@ export class TransportWorkers {
   private readonly startOf: (index: number) => WorkerBasis;
   private readonly events: WorkerEvents;
   private readonly workers: (Worker | undefined)[] = [];
+  /** Of workers on a raw link: they sleep on it and not in their event loop. */
+  private readonly doorbells: (Uint32Array | undefined)[] = [];
   private readonly calls = new Map<number, Call>();
   private readonly earlyDeaths: number[];
   private nextCall = 1;
@@ -58,6 +67,12 @@ export class TransportWorkers {
 
   post(index: number, message: ToWorker, transfer: readonly Transferable[] = []): void {
     this.workers[index]?.postMessage(message, transfer);
+    this.ring(index);
+  }
+
+  /** The words by which a worker on a raw link is woken. */
+  doorbell(index: number): SharedArrayBuffer | undefined {
+    return this.doorbells[index]?.buffer as SharedArrayBuffer | undefined;
   }
 
   /** Asks a worker; rejects with what it answered, or with `EWORKER` when it dies meanwhile. */
@@ -68,6 +83,7 @@ export class TransportWorkers {
     return new Promise((resolve, reject) => {
       this.calls.set(call, { index, resolve, reject });
       worker.postMessage({ ...body, call });
+      this.ring(index);
     });
   }
 
@@ -89,6 +105,8 @@ export class TransportWorkers {
     const script = new URL(`../layer2-transport/worker.${extension}`, import.meta.url);
     const counters = (this.counters[index] as Counters<WorkerCounter>).memory;
     const workerData: WorkerStart = { ...this.startOf(index), counters };
+    const { memLink } = workerData;
+    this.doorbells[index] = memLink && new Uint32Array(memLink.port.words);
     const worker = new Worker(script, { workerData, name: `apo-layer2-${index}` });
     const startedMs = performance.now();
     this.workers[index] = worker;
@@ -108,6 +126,11 @@ export class TransportWorkers {
         this.ended(index, worker, error, performance.now() - startedMs < soonMs);
       });
     });
+  }
+
+  private ring(index: number): void {
+    const doorbell = this.doorbells[index];
+    if (doorbell) wakeWorker(doorbell);
   }
 
   private answer(message: Extract<FromWorker, { type: "reply" }>): void {

@@ -4,8 +4,7 @@
  * Layer 1. Thin: the work is in `sending.ts` and `streams.ts`.
  */
 
-import { closeCodes } from "../layer2-transport/descriptor.ts";
-import { node } from "../layer2-transport/v-node.ts";
+import { closeCodes, node } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import type { Sending } from "./sending.ts";
 import type { Streams } from "./streams.ts";

@@ -10,6 +10,7 @@ import type { MessagePort } from "node:worker_threads";
 import { wakeWorker } from "../layer3-ip/packet-port.ts";
 import { createRing, descriptorWords, RingConsumer, RingProducer } from "../layer3-ip/ring.ts";
 
+export { wakeWorker } from "../layer3-ip/packet-port.ts";
 export { createPool, FramePool, largeFrameBytes, shapeFor, smallFrameBytes } from "../layer3-ip/pool.ts";
 export { field } from "../layer3-ip/ring.ts";
 

@@ -1,0 +1,68 @@
+/**
+ * What layer 1 may use of layer 2: a table of contents.
+ *
+ * Layer 2's face. The worker thread's side (`worker.ts`, `dispatcher.ts`, the transports) is not here: layer 1 speaks
+ * to it by rings and control messages only.
+ */
+
+// The wire of the `mem` link, from layer 3.
+export {
+  createWire,
+  type MemLink,
+  startMemLink,
+  type Wire,
+  type WireOptions,
+} from "../layer3-ip/mem-link.ts";
+// Small things that both layers need.
+export { AlarmGate } from "./alarm-gate.ts";
+// Starting workers, and what is said to them.
+export type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
+export {
+  type AppCounter,
+  appCounterNames,
+  Counters,
+  type WorkerCounter,
+  workerCounterNames,
+} from "./counters.ts";
+// The rings, the pool, and the words in them.
+export {
+  appParty,
+  type CloseCode,
+  closeCodes,
+  errorOfWord,
+  kind,
+  mainParty,
+  maxAppWorkers,
+  maxWorkers,
+  nativeParty,
+  type Parties,
+} from "./descriptor.ts";
+export { Fifo } from "./fifo.ts";
+export {
+  createLinkMemory,
+  createPool,
+  FramePool,
+  Link,
+  type LinkMemory,
+  largeFrameBytes,
+  Mailbox,
+  shapeFor,
+  smallFrameBytes,
+  wakeWorker,
+  wakeWorker,
+} from "./link.ts";
+export { StreamBuffer } from "./stream-buffer.ts";
+export type { ConnectionRules, ConnectRequest, ListenerRecord, LocalAddress } from "./transport.ts";
+// Connections as every thread sees them.
+export {
+  createShard,
+  type FramingKind,
+  framingKinds,
+  generationOf,
+  node,
+  numberOf,
+  type Protocol,
+  protocols,
+  sockfd24Of,
+  VNodeTable,
+} from "./v-node.ts";
