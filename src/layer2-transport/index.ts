@@ -49,7 +49,6 @@ export {
   shapeFor,
   smallFrameBytes,
   wakeWorker,
-  wakeWorker,
 } from "./link.ts";
 export { StreamBuffer } from "./stream-buffer.ts";
 export type { ConnectionRules, ConnectRequest, ListenerRecord, LocalAddress } from "./transport.ts";
