@@ -92,29 +92,8 @@ class MemTransport implements Transport {
 
   connect(request: ConnectRequest): void {
     const { events } = this.context;
-    if (request.protocol === "tcp") return events.connectFailed(request, "ENOTSUP", noTcp);
-    const far = addressWords(request.address);
-    if (!far) {
-      const text = `"${request.address}" is not an IP address, and the mem link knows no names`;
-      return events.connectFailed(request, "EHOSTUNREACH", text);
-    }
-    const own = sourceFor(this.prefixes, far.version6, far.words);
-    if (!own) {
-      const text = `no IPv${far.version6 ? 6 : 4} address here to reach ${request.address} from`;
-      return events.connectFailed(request, "EHOSTUNREACH", text);
-    }
-    const flow = new Flow(request, true);
-    const { key } = flow;
-    key.words.set(far.words, 0);
-    key.words.set(own.words, 4);
-    key.wordCount = far.version6 ? 4 : 1;
-    key.protocol = protocolOf(request.protocol, far.version6);
-    key.remotePort = request.port;
-    if (!this.ports.choose(key)) {
-      return events.connectFailed(request, "EADDRNOTAVAIL", `no local port is left for ${request.address}`);
-    }
-    flow.connection = events.connected(request, this.endsOf(flow), flow);
-    if (flow.connection) this.addFlow(flow);
+    const refusal = this.tryConnect(request);
+    if (refusal) events.connectFailed(request, refusal.code, refusal.message);
   }
 
   send(connection: Connection, container: Container): void {
@@ -256,6 +235,34 @@ class MemTransport implements Transport {
   }
 
   // --- the life of a flow ---------------------------------------------------------------------------------------
+
+  /** Makes a client's flow, or says why not. */
+  private tryConnect(request: ConnectRequest): ApoError | undefined {
+    const { protocol, address, port } = request;
+    if (protocol === "tcp") return new ApoError("ENOTSUP", noTcp);
+    const far = addressWords(address);
+    if (!far)
+      return new ApoError("EHOSTUNREACH", `"${address}" is not an IP address; the mem link knows no names`);
+    const own = sourceFor(this.prefixes, far.version6, far.words);
+    if (!own) {
+      return new ApoError(
+        "EHOSTUNREACH",
+        `no IPv${far.version6 ? 6 : 4} address here to reach ${address} from`,
+      );
+    }
+    const flow = new Flow(request, true);
+    const { key } = flow;
+    key.words.set(far.words, 0);
+    key.words.set(own.words, 4);
+    key.wordCount = far.version6 ? 4 : 1;
+    key.protocol = protocolOf(protocol, far.version6);
+    key.remotePort = port;
+    if (!this.ports.choose(key)) return new ApoError("EADDRNOTAVAIL", `no local port is left for ${address}`);
+    // No slot: `connected` has said so itself.
+    flow.connection = this.context.events.connected(request, this.endsOf(flow), flow);
+    if (flow.connection) this.addFlow(flow);
+    return undefined;
+  }
 
   private addFlow(flow: Flow): void {
     flow.lastHeardMs = this.nowMs;
