@@ -86,6 +86,10 @@ class LivePublication implements Publication, Source, SourceRoute {
     this.#core.ports.addRoute("rtcp", source.address, rtcpPort, source);
   }
 
+  engineTrack(track: number): number | undefined {
+    return this.live ? this.stream.tracks[track]?.id : undefined;
+  }
+
   /** A packet from a port it did not name: its own, if the payload type is a track's that has been silent so far. */
   claimRtp(payloadType: number, port: number, bytes: Uint8Array): boolean {
     const source = this.#udp.find(

@@ -76,10 +76,12 @@ export interface Publication {
   /** Hands in a compound RTCP packet of the source (its sender reports fix the readers' clocks). */
   rtcp(track: number, bytes: Uint8Array): void;
   /**
-   * Takes a track's packets from UDP: RTP that reaches the relay's RTP port from `address`:`rtpPort`, RTCP that reaches its
-   * RTCP port from `rtcpPort`. Receiver reports go back there. Port 0: from any port.
+   * Takes a track's packets from UDP: RTP that reaches the relay's RTP port from `address`:`rtpPort`, RTCP that
+   * reaches its RTCP port from `rtcpPort`. Receiver reports go back there. Port 0: from any port.
    */
   addSource(track: number, address: string, rtpPort: number, rtcpPort: number): void;
+  /** The engine's number of a track, for sources with sockets of their own in the engine; undefined after the end. */
+  engineTrack(track: number): number | undefined;
   /** Ends it: readers get BYE, unless the same media are published again within `keepMs` (0). Idempotent. */
   end(reason: string, options?: { readonly keepMs?: number }): void;
 }
