@@ -212,7 +212,7 @@ function withoutComments(path: string): string {
 
 /** The files that a source imports by a relative path, as paths from the root. */
 function importsOf(path: string): string[] {
-  const pattern = /(?:\bfrom\s*|\bimport\s*\(?\s*|\bnew URL\(\s*)["'](\.{1,2}\/[^"']+\.[a-z]+)["']/g;
+  const pattern = /(?:\bfrom\s*|\bimport\s*\(?\s*|\bnew URL\(\s*)["'](\.{1,2}\/[^"']+\.[tj]s)["']/g;
   return [...withoutComments(path).matchAll(pattern)].map((match) =>
     relative(root, join(root, dirname(path), match[1] ?? "")),
   );
