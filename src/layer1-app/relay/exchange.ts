@@ -77,7 +77,8 @@ export class Exchange {
   }
 
   /**
-   * The session of the request: by its header, or that of the connection when there is none. Undefined when there is none either way.
+   * The session of the request: by its header, or that of the connection when there is none. Undefined when there
+   * is none either way.
    * @throws Refusal 454 when the header names a session that does not exist, or that belongs to another address.
    */
   session(): Session | undefined {

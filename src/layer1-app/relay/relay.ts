@@ -7,7 +7,7 @@
 
 import { randomBytes } from "node:crypto";
 import type { Fanout, FanoutSocket } from "../../layer3-ip/fanout-types.ts";
-import { ApoError } from "../errors.ts";
+import { ApoError, type ErrorCode } from "../errors.ts";
 import type { Apo } from "../types.ts";
 import { Core } from "./core.ts";
 import { Ports } from "./ports.ts";
@@ -153,13 +153,17 @@ export async function createRelay(apo: Apo, options: RelayOptions = {}): Promise
   const settings = settle(options);
   const fanout = await apo.fanout({ holdMs: settings.holdMs });
   try {
-    const sockets = await openPair(fanout, settings);
+    const sockets = await openPair(fanout, settings).catch((error: unknown) => {
+      throw portError(error, `UDP ports ${settings.rtpPort} and ${settings.rtpPort + 1} (RTP and RTCP)`);
+    });
     const core = new Core(apo, fanout, sockets, settings, randomBytes(4).readUInt32BE());
     core.streams = new Streams(core);
     core.sessions = new Sessions();
     core.ports = new Ports(core);
     const server = new RtspServer(core);
-    await server.listen();
+    await server.listen().catch((error: unknown) => {
+      throw portError(error, `TCP port ${settings.port} (RTSP)`);
+    });
     const relay = new RunningRelay(core, server);
     core.info(
       "listening",
@@ -174,6 +178,20 @@ export async function createRelay(apo: Apo, options: RelayOptions = {}): Promise
     await fanout.close();
     throw error;
   }
+}
+
+/** Says which ports could not be had, and why, in words. */
+function portError(error: unknown, ports: string): unknown {
+  if (!(error instanceof ApoError)) return error;
+  const reasons: Partial<Record<ErrorCode, string>> = {
+    EADDRINUSE: "taken by another program",
+    EACCES: "not allowed to this user",
+    EINVAL: "not to be had: that is not an IP address",
+    EADDRNOTAVAIL: "not to be had: the address is not this machine's",
+  };
+  const reason = reasons[error.code];
+  if (reason === undefined) return error;
+  return new ApoError(error.code, `relay: ${ports}: ${reason}`, { cause: error });
 }
 
 /** An even port for RTP and the next for RTCP. */

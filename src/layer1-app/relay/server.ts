@@ -22,7 +22,7 @@ import {
 import { PublishSession } from "./publisher.ts";
 import { BACKLOG, endpoint, GARBAGE_BYTES_MAX } from "./settings.ts";
 
-/** Most RTP packets of one message: it is at most `RTSP_RECVLEN` bytes, and none is shorter than a header and its prefix. */
+/** Most RTP packets of one message: it is `RTSP_RECVLEN` bytes at most, and none is shorter than its headers. */
 const PACKETS_MAX = Math.ceil(RTSP_RECVLEN / (RTP_HEADER_BYTES + 4));
 
 export class RtspServer {

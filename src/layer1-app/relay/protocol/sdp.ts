@@ -162,9 +162,13 @@ function attributeOf(lines: readonly string[], name: string, format: number): st
   return undefined;
 }
 
-/** Lines that belong to the publisher's hop and not to the readers'. */
-const hopLine =
-  /^(?:c=|b=|i=|k=|a=(?:control|range|rtcp|rtcp-mux|rtcp-mux-only|rtcp-rsize|source-filter|candidate|crypto|key-mgmt|ice-\S+|fingerprint|setup|sendonly|recvonly|sendrecv|inactive|tool|type|charset)\b)/;
+/** Attributes that belong to the publisher's hop and not to the readers'. */
+const hopAttributes = [
+  ...["control", "range", "rtcp", "rtcp-mux", "rtcp-mux-only", "rtcp-rsize", "source-filter", "candidate"],
+  ...["crypto", "key-mgmt", "ice-\\S+", "fingerprint", "setup", "tool", "type", "charset"],
+  ...["sendonly", "recvonly", "sendrecv", "inactive"],
+];
+const hopLine = new RegExp(`^(?:c=|b=|i=|k=|a=(?:${hopAttributes.join("|")})\\b)`);
 /** Of those, what a reader may use all the same. */
 const keptMediaLine = /^[bi]=/;
 
