@@ -160,7 +160,8 @@ function layOut(bytes: Uint8Array, entriesStart: number, extent: Extent) {
     const length = readUint16(bytes, from + 6);
     from += ENTRY_BYTES;
     if (index >= trackCount) throw new ClipError(`packet ${i} is of track ${index}, which there is not`);
-    if (due >= loopMicros || due < (dueMicros[i - 1] ?? 0)) throw new ClipError(`packet ${i} is out of order`);
+    if (due >= loopMicros || due < (dueMicros[i - 1] ?? 0))
+      throw new ClipError(`packet ${i} is out of order`);
     if (length < RTP_HEADER_BYTES || length > PACKET_BYTES_MAX || from + length > bytes.length) {
       throw new ClipError(`packet ${i} cannot have ${length} bytes`);
     }

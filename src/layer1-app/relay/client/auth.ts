@@ -65,18 +65,18 @@ function unquote(text: string): string {
 /** Strength of a challenge that we can answer; 0 when we cannot. */
 function strength(challenge: Challenge): number {
   if (challenge.scheme === "basic") return 1;
-  if (challenge.scheme !== "digest" || challenge.parameters["nonce"] === undefined) return 0;
+  if (challenge.scheme !== "digest" || challenge.parameters.nonce === undefined) return 0;
   const hash = hashes[algorithmOf(challenge)];
   if (hash === undefined || !qopPossible(challenge)) return 0;
   return hash === "sha256" ? 3 : 2;
 }
 
 function algorithmOf(challenge: Challenge): string {
-  return (challenge.parameters["algorithm"] ?? "MD5").toUpperCase();
+  return (challenge.parameters.algorithm ?? "MD5").toUpperCase();
 }
 
 function qops(challenge: Challenge): string[] {
-  const text = challenge.parameters["qop"];
+  const text = challenge.parameters.qop;
   return text === undefined ? [] : text.split(",").map((one) => one.trim().toLowerCase());
 }
 
@@ -112,7 +112,7 @@ export class Authorizer {
   accept(values: readonly string[]): boolean {
     const challenge = chooseChallenge(parseChallenges(values));
     if (challenge === undefined) return false;
-    if (challenge.parameters["nonce"] !== this.#challenge?.parameters["nonce"]) this.#count = 0;
+    if (challenge.parameters.nonce !== this.#challenge?.parameters.nonce) this.#count = 0;
     this.#challenge = challenge;
     return true;
   }
@@ -130,13 +130,21 @@ export class Authorizer {
     const { user, password } = this.#credentials;
     const { nonce = "", realm = "", opaque } = challenge.parameters;
     const algorithm = algorithmOf(challenge);
-    const hash = (text: string) => createHash(hashes[algorithm] ?? "md5").update(text).digest("hex");
+    const hash = (text: string) =>
+      createHash(hashes[algorithm] ?? "md5")
+        .update(text)
+        .digest("hex");
     const withQop = qops(challenge).includes("auth");
     const clientNonce = withQop || algorithm.endsWith("-SESS") ? this.#clientNonce() : "";
     let secret = hash(`${user}:${realm}:${password}`);
     if (algorithm.endsWith("-SESS")) secret = hash(`${secret}:${nonce}:${clientNonce}`);
     const request = hash(`${method}:${uri}`);
-    const parts = [`username=${quote(user)}`, `realm=${quote(realm)}`, `nonce=${quote(nonce)}`, `uri=${quote(uri)}`];
+    const parts = [
+      `username=${quote(user)}`,
+      `realm=${quote(realm)}`,
+      `nonce=${quote(nonce)}`,
+      `uri=${quote(uri)}`,
+    ];
     if (withQop) {
       this.#count += 1;
       const count = this.#count.toString(16).padStart(8, "0");
@@ -148,8 +156,8 @@ export class Authorizer {
     }
     if (opaque !== undefined) parts.push(`opaque=${quote(opaque)}`);
     // Old servers that never named an algorithm may stumble over one.
-    if (challenge.parameters["algorithm"] !== undefined) {
-      parts.push(`algorithm=${challenge.parameters["algorithm"]}`);
+    if (challenge.parameters.algorithm !== undefined) {
+      parts.push(`algorithm=${challenge.parameters.algorithm}`);
     }
     return `Digest ${parts.join(", ")}`;
   }
