@@ -27,11 +27,6 @@ export function chooseNode() {
   return runsTypeScript(process.version) ? process.execPath : bundledNode;
 }
 
-/** True in a checkout of the repository, false in an installed package (which carries no sources). */
-export function isCheckout() {
-  return existsSync(join(root, "src", "index.ts")) || existsSync(join(root, "package-lock.json"));
-}
-
 /** The npm that started us, run by `node`, else the one on the PATH: a command and its first arguments. */
 export function npmCommand(node = process.execPath) {
   const path = process.env.npm_execpath;
