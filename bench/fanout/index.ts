@@ -26,7 +26,7 @@ async function run(context: BenchContext): Promise<Row[]> {
   try {
     const tools = await compileTools(workshop);
     const references = await compileReferences(workshop);
-    const plan = makePlan({ quick: context.quick, relay, segmentation: network.kind === "netns" });
+    const plan = makePlan({ quick: context.quick, relay, segmentation: network.canSetSegmentation });
     const setting = { network, tools, references, ...plan, say: context.say };
     return makeRows(await measurePlan(plan, setting));
   } finally {

@@ -20,6 +20,8 @@ export interface Network {
   readonly sinkInterface: string;
   inServer(command: Command): Command;
   inSink(command: Command): Command;
+  /** Whether `setUdpSegmentation` can work: in namespaces, with ethtool installed. */
+  readonly canSetSegmentation: boolean;
   /** UDP segmentation on the server's interface (as made: on). Throws on loopback. */
   setUdpSegmentation(on: boolean): Promise<void>;
   close(): Promise<void>;
@@ -32,7 +34,7 @@ export async function createNetwork(say: (line: string) => void): Promise<Networ
     return loopback();
   }
   try {
-    return await namespaces();
+    return await namespaces(await hasEthtool(say));
   } catch (error) {
     say(`no network namespaces here, so everything runs on loopback (${(error as Error).message})`);
     return loopback();
@@ -48,6 +50,7 @@ export function loopback(): Network {
     sinkInterface: "lo",
     inServer: (command) => command,
     inSink: (command) => command,
+    canSetSegmentation: false,
     setUdpSegmentation: () => Promise.reject(new Error("loopback's offloads are everybody's: left alone")),
     close: () => Promise.resolve(),
   };
@@ -63,7 +66,17 @@ async function openNamespace(name: string): Promise<Child> {
   return holder;
 }
 
-async function namespaces(): Promise<Network> {
+async function hasEthtool(say: (line: string) => void): Promise<boolean> {
+  try {
+    await runToEnd(["ethtool", "--version"]);
+    return true;
+  } catch {
+    say("no ethtool: what it costs when a device cannot segment UDP is not measured");
+    return false;
+  }
+}
+
+async function namespaces(canSetSegmentation: boolean): Promise<Network> {
   const server = await openNamespace("the server's namespace");
   const sink = await openNamespace("the sink's namespace");
   const ip = (holder: Child, ...args: string[]) => runToEnd(enter(holder, ["ip", ...args]));
@@ -83,6 +96,7 @@ async function namespaces(): Promise<Network> {
     serverAddress,
     sinkAddress,
     sinkInterface,
+    canSetSegmentation,
     inServer: (command) => enter(server, command),
     inSink: (command) => enter(sink, command),
     async setUdpSegmentation(on) {
