@@ -50,6 +50,7 @@ int NativeThread::start() {
   const int error = pthread_create(&thread_, nullptr, &NativeThread::entry, this);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   started_ = error == 0;
+  if (started_) pthread_setname_np(thread_, "apo-layer3");
   return error;
 }
 
@@ -63,7 +64,6 @@ void NativeThread::stop() {
 }
 
 void* NativeThread::entry(void* self) {
-  pthread_setname_np(pthread_self(), "apo-layer3");
   static_cast<NativeThread*>(self)->run();
   return nullptr;
 }
