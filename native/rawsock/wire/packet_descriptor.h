@@ -1,16 +1,18 @@
 // The 32-byte packet descriptor that travels on the rings between the native thread and the
 // workers: a packet already parsed. Mirrored word for word in src/layer3-ip/descriptor.ts.
 //
-//   word 0  frame          the pool's frame number
-//   word 1  offsets        bits 0-15: the IP header's offset in the frame; 16-31: the upper layer's
-//   offset in the frame word 2  length         the IP packet's length in bytes, from its header's
-//   first byte word 3  kind           bits 0-7 protocol; 8-11 shard; 12-15 IP version (4, 6); 16-17
-//   checksum state;
-//                          18-20 GSO kind; 21-23 what it is (PacketKind); 24-31 zero
-//   word 4  label          IPv6: the flow label (0 on IPv4). Received ICMP: type << 8 | code
-//   word 5  segments       bits 0-15 GSO segment size (0: one packet); 16-23 TTL or hop limit;
-//   24-31 traffic class word 6  receivedUsLow  arrival, microseconds of CLOCK_MONOTONIC, low 32
-//   bits (differences of these suffice) word 7  receivedUsHigh the same, high 32 bits
+//   word 0  frame           the pool's frame number
+//   word 1  offsets         bits 0-15: the IP header's offset in the frame;
+//                           16-31: the upper layer's offset in the frame
+//   word 2  length          the IP packet's length in bytes, from its header's first byte
+//   word 3  kind            bits 0-7 protocol; 8-11 shard; 12-15 IP version (4, 6); 16-17 checksum
+//                           state; 18-20 GSO kind; 21-23 what it is (PacketKind); 24-31 zero
+//   word 4  label           IPv6: the flow label (0 on IPv4). Received ICMP: type << 8 | code
+//   word 5  segments        bits 0-15 GSO segment size (0: one packet); 16-23 TTL or hop limit;
+//                           24-31 traffic class
+//   word 6  receivedUsLow   arrival, microseconds of CLOCK_MONOTONIC, low 32 bits (differences of
+//                           these suffice)
+//   word 7  receivedUsHigh  the same, high 32 bits
 //
 // To send, a worker puts the upper layer's packet at its offset and the two addresses right before
 // it: there they are already where the IP header (20 bytes, or 40) has them. The native thread
