@@ -120,11 +120,12 @@ async function run(args: readonly string[]): Promise<number> {
   const given = readRelayArguments(args);
   const write = (line: string): void => void process.stdout.write(`${line}\n`);
   const log = given.json ? jsonLog(write) : lineLog(write);
+  const stopped = stopSignal(); // From here on: a signal while it starts must not leave anything behind.
   await using apo = await createRuntime(given.workers === undefined ? {} : { workers: given.workers });
   const relay = await startRelay(apo, { ...given.relay, log });
   const stats = given.stats ? setInterval(() => write(statsLine(relay, given.json)), STATS_MS) : undefined;
   try {
-    await stopSignal();
+    await stopped;
   } finally {
     clearInterval(stats);
     await relay.close();

@@ -24,6 +24,8 @@ export class Connection {
   readonly sessions = new Set<Session>();
   /** The session of the last request: what a request without a Session header is about. */
   current: Session | undefined;
+  /** The latest session of it that its stream's end has ended: taking leave of that one is no error. */
+  over = "";
   lastRequestMs: number;
   garbageBytes = 0;
   closing = false;

@@ -70,6 +70,12 @@ export class Exchange {
     );
   }
 
+  /** Is this about a session that ended with its stream? The client may not have noticed. */
+  isOver(): boolean {
+    const header = this.header("Session");
+    return header !== undefined && parseSessionHeader(header).id === this.connection.over;
+  }
+
   /** The `Session` header of an answer: no space before `timeout`, FFmpeg does not read past one. */
   sessionHeader(session: Session): readonly [string, string] {
     const seconds = Math.max(1, Math.floor((this.core.settings.sessionTimeoutMs - TIMEOUT_MARGIN_MS) / 1000));

@@ -106,6 +106,7 @@ export class ReadSession extends Session implements Reader, Learner {
       if (entry.member !== undefined) reportToMember(this.core, entry.track, entry.member, true);
     }
     const { connection, lower } = this;
+    if (connection !== undefined) connection.over = this.id;
     this.end(reason);
     // A reader on TCP waits for packets that will not come; one on UDP can still ask for something else.
     if (lower === "tcp" && connection !== undefined && connection.sessions.size === 0) {

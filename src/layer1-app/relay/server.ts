@@ -233,11 +233,12 @@ function dispatch(exchange: Exchange): void | Promise<void> {
     case "PLAY":
       return play(exchange, exchange.session());
     case "PAUSE":
-      return pause(exchange, exchange.session());
+      // rtspsrc takes leave by PAUSE and TEARDOWN, also of a stream whose BYE it has just had.
+      return exchange.isOver() ? exchange.answer(200) : pause(exchange, exchange.session());
     case "RECORD":
       return record(exchange, exchange.session());
     case "TEARDOWN":
-      return teardown(exchange, exchange.session());
+      return exchange.isOver() ? exchange.answer(200) : teardown(exchange, exchange.session());
     case "GET_PARAMETER":
       return parameter(exchange);
     case "SET_PARAMETER":

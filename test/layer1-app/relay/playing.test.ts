@@ -301,12 +301,18 @@ describe("PLAY", () => {
     const { reader, publish, fanout, relay } = await harness();
     const publisher = await publish("cam", AV_SDP);
     await publisher.write(frame(0, rtp(1, 1, { key: true })));
-    await playUdp(reader(), "cam", 2);
+    const client = reader();
+    const { session } = await playUdp(client, "cam", 2);
     expect((await publisher.ask("TEARDOWN", `${BASE}/cam`)).status).toBe(200);
     for (const to of ["10.0.0.1 6001", "10.0.0.1 6003"]) {
       expect(parseRtcp(fanout.take(to).at(-1) ?? new Uint8Array(0)).at(-1)?.kind).toBe("bye");
     }
     expect(relay.stats()).toMatchObject({ sessions: 0, streams: 0, routes: 0 });
+    // rtspsrc says good-bye to the session all the same, and takes a 454 for a failure.
+    for (const method of ["PAUSE", "TEARDOWN"]) {
+      expect((await client.ask(method, `${BASE}/cam`, { Session: session })).status).toBe(200);
+    }
+    expect((await client.ask("PLAY", `${BASE}/cam`, { Session: session })).status).toBe(454);
   });
 
   it("5a.20 media pass untouched, byte for byte", async () => {
