@@ -242,9 +242,17 @@ export class Endpoint implements SendingContext {
     this.counters.add("layer1.receive.messages");
     const { open } = connection;
     const bytes = this.bytesOf(frame, offset, length);
+    let value: unknown;
     let result: void | Promise<void>;
     try {
-      const value = open.msgpack ? decodeValue(bytes) : undefined;
+      if (open.msgpack) value = decodeValue(bytes);
+    } catch (error) {
+      this.pool.drop(frame, this.pool.partition);
+      const text = `${open.name}: not msgpack: ${error instanceof Error ? error.message : String(error)}`;
+      this.closeFor(connection, "framing", new ApoError("EPROTO", text, { cause: error }));
+      return;
+    }
+    try {
       result = open.handlers.request?.(connection.sockfd, new AppMessage(bytes, value), this.verbs);
     } catch (error) {
       this.pool.drop(frame, this.pool.partition);

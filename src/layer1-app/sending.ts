@@ -31,6 +31,8 @@ const longestDatagram = 65_507;
 /** Something that waits for memory. `run` returns false when there is still too little. */
 interface Waiting {
   run(): boolean;
+  /** It will not be tried again: the runtime has been closed. */
+  cancel?(): void;
 }
 
 /** The receivers of one message that one worker owns: pairs of (sockfd24, generation). */
@@ -81,7 +83,8 @@ export class Sending {
     const base = this.find(sockfd);
     const table = this.table(sockfd) as VNodeTable;
     const framingKind = table.framingAt(base);
-    const payload = isBytes(data) ? data : encodeValue(data);
+    const asIs = data instanceof Uint8Array || (typeof data === "string" && framingKind !== "msgpack");
+    const payload = asIs ? data : encodeValue(data);
     const bytes = typeof payload === "string" ? Buffer.byteLength(payload) : payload.length;
     checkLength(framingKind, bytes);
     const length = headerBytes(framingKind) + bytes + (wantsLineEnd(framingKind, payload) ? 1 : 0);
@@ -179,6 +182,7 @@ export class Sending {
 
   stop(): void {
     clearTimeout(this.timer);
+    for (let left = this.waiting.shift(); left; left = this.waiting.shift()) left.cancel?.();
   }
 
   private link(sockfd: Sockfd): Link | undefined {
@@ -321,16 +325,20 @@ export class Sending {
 
   private defer(run: () => boolean): Promise<void> {
     this.context.counters.add("layer1.send.deferred");
-    return new Promise((resolve) => {
+    const promise = new Promise<void>((resolve, reject) => {
       this.waiting.push({
         run: () => {
           if (!run()) return false;
           resolve();
           return true;
         },
+        cancel: () => reject(new ApoError("ECLOSED", "the runtime was closed before this could be sent")),
       });
       this.retryLater();
     });
+    // An app may forget the promise; only those who await it hear of a failure.
+    promise.catch(() => {});
+    return promise;
   }
 
   private retryLater(): void {
@@ -347,10 +355,6 @@ export class Sending {
 const pairsPerList = largeFrameBytes / 8;
 const pairsPerSmallList = smallFrameBytes / 8;
 const lineEnd = Buffer.from("\n");
-
-function isBytes(data: unknown): data is Uint8Array | string {
-  return typeof data === "string" || data instanceof Uint8Array;
-}
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;

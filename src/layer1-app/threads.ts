@@ -153,6 +153,8 @@ export class Threads {
   }
 
   private workerDied(index: number, error: Error, again: boolean): void {
+    // First of all: what lies in the rings of the native thread goes out or comes back before frames are looked for.
+    this.memLink?.detachWorker(index);
     this.apps?.unlink(index);
     this.events.workerDied(index, error, again);
     this.pool.dropAll(index);

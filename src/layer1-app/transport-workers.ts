@@ -94,6 +94,11 @@ export class TransportWorkers {
     await Promise.allSettled(asked);
   }
 
+  /** For tests: ends one thread as if it had died. */
+  async kill(index: number): Promise<void> {
+    await this.workers[index]?.terminate();
+  }
+
   async terminate(): Promise<void> {
     this.stopping = true;
     await Promise.all(this.workers.map((worker) => worker?.terminate()));

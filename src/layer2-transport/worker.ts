@@ -128,16 +128,22 @@ async function listen(listener: ListenerRecord, first: boolean): Promise<unknown
 async function stop(graceMs: number): Promise<void> {
   for (const id of listeners.keys()) await transport.unlisten(id);
   dispatcher.finishAll(undefined, "shutdown");
-  const deadline = performance.now() + graceMs;
-  while (dispatcher.unendedCount() > 0 && performance.now() < deadline) {
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  await allEnded(graceMs);
   dispatcher.abortAll("shutdown");
+  await allEnded(graceMs);
   await transport.close();
   alarms.close();
   // The app must find the last descriptors when it hears that we have stopped.
   await new Promise((resolve) => setImmediate(resolve));
   mailbox.flush();
+}
+
+/** Waits until no connection is left, but not longer than `mostMs`. */
+async function allEnded(mostMs: number): Promise<void> {
+  const deadline = performance.now() + mostMs;
+  while (dispatcher.unendedCount() > 0 && performance.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 function reply(call: number, result: Promise<unknown>): void {
