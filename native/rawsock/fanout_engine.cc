@@ -32,7 +32,10 @@ int watch(int epoll, int fd, uint64_t token) {
 }  // namespace
 
 FanoutEngine::FanoutEngine(const FanoutOptions& options, std::function<void()> waker)
-    : options_(options), events_(std::move(waker)), sender_(send_counters_) {}
+    : options_(options),
+      events_(std::move(waker)),
+      sender_(send_counters_),
+      crew_(options.helpers) {}
 
 FanoutEngine::~FanoutEngine() { stop(); }
 

@@ -20,6 +20,7 @@
 #include "fanout_events.h"
 #include "gso_sender.h"
 #include "rtp_track.h"
+#include "send_crew.h"
 #include "udp_socket.h"
 
 namespace apo {
@@ -27,6 +28,8 @@ namespace apo {
 struct FanoutOptions {
   int64_t hold_ns = 5'000'000;
   UdpSocketOptions socket;
+  // Threads that help with long sweeps.
+  size_t helpers = 0;
 };
 
 struct StartPosition {
@@ -178,6 +181,7 @@ class FanoutEngine {
   EngineCounters counters_;
   SendCounters send_counters_;
   GsoSender sender_;
+  SendCrew crew_;
   ReceiveBatch batch_;
   UniqueFd epoll_;
   UniqueFd wake_;
@@ -202,6 +206,7 @@ class FanoutEngine {
   std::vector<uint32_t> pending_tracks_;
   std::vector<std::shared_ptr<Receiver>> unsettled_;  // waiting for a key frame, or catching up
   std::vector<SendRun> runs_;
+  std::vector<SendTarget> targets_;
   struct PendingReport {
     uint32_t track;
     Report report;

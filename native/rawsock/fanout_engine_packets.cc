@@ -151,6 +151,7 @@ void FanoutEngine::flush_frame(RtpTrack& track, bool by_hold) {
   const bool key = track.pending_is_key();
   if (!track.receivers.empty()) {
     cut_runs(packets, runs_);
+    targets_.clear();
     for (const auto& receiver : track.receivers) {
       auto state = receiver->state.load(std::memory_order_relaxed);
       if (key && state == Receiver::State::kWaiting) {
@@ -164,9 +165,9 @@ void FanoutEngine::flush_frame(RtpTrack& track, bool by_hold) {
         bump(send_counters_.dropped_unreachable, packets.size());
         continue;
       }
-      sender_.add(*socket, *receiver, runs_);
+      targets_.push_back({socket, receiver.get()});
     }
-    sender_.flush();
+    crew_.sweep(targets_, runs_, packets.size(), sender_, send_counters_);
   }
   if (track.tapped) tap_frame(track);
   track.frame_sent();

@@ -14,6 +14,7 @@ namespace {
 // Words of one event in the array that `takeEvents` fills; mirrored in src/layer3-ip/fanout.ts.
 constexpr size_t kEventWords = 12;
 constexpr size_t kEventsATake = 256;
+constexpr size_t kHelpersMax = 16;
 
 class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
  public:
@@ -41,7 +42,7 @@ class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
                         InstanceMethod<&FanoutWrap::close>("close")});
   }
 
-  // (holdNs, receiveBuffer, sendBuffer, gso, onEvents)
+  // (holdNs, receiveBuffer, sendBuffer, gso, helpers, onEvents)
   explicit FanoutWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FanoutWrap>(info) {
     const Arguments args(info);
     FanoutOptions options;
@@ -49,12 +50,15 @@ class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
     options.socket.receive_buffer = args.int32(1);
     options.socket.send_buffer = args.int32(2);
     options.socket.gso = args.boolean(3);
-    if (!args.good() || info.Length() < 5 || !info[4].IsFunction()) {
-      args.fail("NativeFanout: holdNs, receiveBuffer, sendBuffer, gso and a function are needed");
+    options.helpers = std::min<size_t>(args.uint32(4), kHelpersMax);
+    if (!args.good() || info.Length() < 6 || !info[5].IsFunction()) {
+      args.fail(
+          "NativeFanout: holdNs, receiveBuffer, sendBuffer, gso, helpers and a function are "
+          "needed");
       return;
     }
     wake_ =
-        Napi::ThreadSafeFunction::New(info.Env(), info[4].As<Napi::Function>(), "apo-fanout", 0, 1);
+        Napi::ThreadSafeFunction::New(info.Env(), info[5].As<Napi::Function>(), "apo-fanout", 0, 1);
     engine_ = std::make_unique<FanoutEngine>(options, [this] { wake_.NonBlockingCall(); });
     if (const int error = engine_->start(); error != 0) {
       engine_.reset();

@@ -27,6 +27,21 @@ void add_relaxed(std::atomic<uint64_t>& counter, uint64_t amount) {
 
 }  // namespace
 
+void SendCounters::fold(SendCounters& from) {
+  std::atomic<uint64_t> SendCounters::*const fields[] = {
+      &SendCounters::packets,        &SendCounters::bytes,
+      &SendCounters::sends,          &SendCounters::gso_sends,
+      &SendCounters::gso_packets,    &SendCounters::calls,
+      &SendCounters::gso_refused,    &SendCounters::waits,
+      &SendCounters::dropped_full,   &SendCounters::dropped_unreachable,
+      &SendCounters::dropped_denied, &SendCounters::dropped_size,
+      &SendCounters::dropped_other};
+  for (const auto field : fields) {
+    add_relaxed(this->*field, (from.*field).load(std::memory_order_relaxed));
+    (from.*field).store(0, std::memory_order_relaxed);
+  }
+}
+
 void cut_runs(std::span<const LoggedPacket> packets, std::vector<SendRun>& runs) {
   runs.clear();
   bool open = false;
@@ -78,7 +93,8 @@ void GsoSender::add(SendSocket& socket, Receiver& receiver, const std::vector<Se
   }
   for (const SendRun& run : runs) {
     const bool wants_gso = run.packets.size() > 1;
-    if (wants_gso && (!socket.gso || run.segment_bytes >= receiver.gso_refused_bytes)) {
+    if (wants_gso && (!socket.gso.load(std::memory_order_relaxed) ||
+                      run.segment_bytes >= receiver.gso_refused_bytes)) {
       flush();
       socket_ = &socket;
       send_singly(receiver, run);
@@ -156,7 +172,7 @@ bool GsoSender::failed(const Queued& entry, bool gso, int error) {
     if (path_too_small) {
       entry.receiver->gso_refused_bytes = entry.run->segment_bytes;
     } else {
-      socket_->gso = false;
+      socket_->gso.store(false, std::memory_order_relaxed);
     }
     send_singly(*entry.receiver, *entry.run);
     return true;

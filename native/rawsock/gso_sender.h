@@ -34,12 +34,15 @@ struct SendCounters {
   std::atomic<uint64_t> dropped_denied{0};
   std::atomic<uint64_t> dropped_size{0};
   std::atomic<uint64_t> dropped_other{0};
+
+  // Adds what another thread's sender counted, and sets that to nothing. Neither may be counting meanwhile.
+  void fold(SendCounters& from);
 };
 
 // A socket as the sender sees it.
 struct SendSocket {
   int fd = -1;
-  bool gso = false;
+  std::atomic<bool> gso{false};
 };
 
 // Equal-sized packets in a row, the last one perhaps shorter.

@@ -41,7 +41,8 @@ int UdpSocket::open(const IpEndpoint& local, const UdpSocketOptions& options) {
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RXQ_OVFL, &one, sizeof(one));
   const int none = 0;
   send.fd = fd.get();
-  send.gso = options.gso && ::setsockopt(fd.get(), SOL_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0;
+  send.gso.store(options.gso &&
+                 ::setsockopt(fd.get(), SOL_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0);
   fd_ = std::move(fd);
   return 0;
 }

@@ -15,6 +15,8 @@ export interface FanoutOptions {
   /** SO_RCVBUF and SO_SNDBUF of each socket, bytes (8 MiB each; the kernel may grant less, see counters). */
   readonly receiveBuffer?: number;
   readonly sendBuffer?: number;
+  /** Threads that help with a frame to very many receivers (cores less one, at most 3; they sleep otherwise). */
+  readonly helpers?: number;
   /** Turn UDP_SEGMENT off (for comparison and tests). */
   readonly gso?: boolean;
 }

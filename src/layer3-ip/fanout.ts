@@ -4,6 +4,7 @@
  * Layer 3. The words are in `fanout-types.ts`; packets are the native thread's business (`native/rawsock/fanout_*`).
  */
 
+import { availableParallelism } from "node:os";
 import { getSystemErrorName } from "node:util";
 import { ApoError, type ErrorCode, errorCodes } from "../layer1-app/errors.ts";
 import type {
@@ -79,7 +80,13 @@ class FanoutEngine implements Fanout {
     const receiveBuffer = positiveInteger(options.receiveBuffer ?? 8 << 20, "receiveBuffer", most);
     const sendBuffer = positiveInteger(options.sendBuffer ?? 8 << 20, "sendBuffer", most);
     const gso = options.gso ?? true;
-    this.#native = new NativeFanout(holdMs * 1e6, receiveBuffer, sendBuffer, gso, () => this.#takeEvents());
+    const helpers = options.helpers ?? Math.min(3, availableParallelism() - 1);
+    if (!Number.isInteger(helpers) || helpers < 0 || helpers > 16) {
+      throw new ApoError("EINVAL", `fanout: helpers must be a whole number from 0 to 16, not ${helpers}`);
+    }
+    this.#native = new NativeFanout(holdMs * 1e6, receiveBuffer, sendBuffer, gso, helpers, () =>
+      this.#takeEvents(),
+    );
   }
 
   async openSocket(options: { address?: string; port: number }): Promise<FanoutSocket> {

@@ -15,7 +15,14 @@ export type NativeStartPosition = [number, number, number, number];
 
 /** The fan-out engine; see `native/rawsock/fanout_napi.cc`. Arguments are checked; a wrong one throws a TypeError. */
 export declare class NativeFanout {
-  constructor(holdNs: number, receiveBuffer: number, sendBuffer: number, gso: boolean, onEvents: () => void);
+  constructor(
+    holdNs: number,
+    receiveBuffer: number,
+    sendBuffer: number,
+    gso: boolean,
+    helpers: number,
+    onEvents: () => void,
+  );
   /** `""` binds every address of both families. `[id, port]`, or an errno. */
   openSocket(address: string, port: number): [number, number] | number;
   closeSocket(socket: number): void;
@@ -101,7 +108,12 @@ export interface NativeModule {
   readonly NativeWire: typeof NativeWire;
   readonly NativeLinkThread: typeof NativeLinkThread;
   /** Sleeps while `words[index] === expected`: 0 woken, 1 it had another value, 2 timed out. At most 10 s. */
-  readonly futexWait: (words: Uint32Array, index: number, expected: number, timeoutMicroseconds: number) => number;
+  readonly futexWait: (
+    words: Uint32Array,
+    index: number,
+    expected: number,
+    timeoutMicroseconds: number,
+  ) => number;
   /** How many sleepers were woken. */
   readonly futexWake: (words: Uint32Array, index: number, count: number) => number;
   readonly linkCounterNames: () => string[];

@@ -44,11 +44,54 @@ std::vector<uint8_t> packet(uint16_t seq, uint32_t time, bool marker, bool key) 
   return out;
 }
 
+// Frames to so many receivers that helpers join in: every packet goes to each receiver once.
+void long_sweeps() {
+  apo::FanoutEngine engine({.helpers = 3}, [] {});
+  CHECK(engine.start() == 0);
+  uint32_t socket = 0;
+  uint16_t port = 0;
+  CHECK(engine.open_socket(apo::IpEndpoint::parse("127.0.0.1", 0), 0, socket, port) == 0);
+  const uint32_t track = engine.open_track(
+      {.payload_type = 96, .key_frames = apo::KeyFrames::kAny, .clock_rate = 90000}, 0);
+  Sink sink;
+  std::vector<uint32_t> receivers;
+  for (int i = 0; i < 300; i++) {
+    apo::ReceiverOptions options;
+    options.socket = socket;
+    options.rtp = sink.socket.local();
+    options.from_key = false;
+    receivers.push_back(engine.add_receiver(track, options)->id);
+    engine.start_receiver(receivers.back());
+  }
+  constexpr uint64_t kFrames = 40;
+  constexpr uint64_t kPackets = 16;
+  for (uint64_t i = 0; i < kFrames; i++) {
+    std::vector<uint8_t> bytes;
+    std::vector<uint32_t> offsets;
+    for (uint64_t n = 0; n < kPackets; n++) {
+      const auto one =
+          packet(static_cast<uint16_t>(i * kPackets + n), static_cast<uint32_t>(i), n == 15, false);
+      offsets.push_back(static_cast<uint32_t>(bytes.size()));
+      offsets.push_back(static_cast<uint32_t>(one.size()));
+      bytes.insert(bytes.end(), one.begin(), one.end());
+    }
+    engine.push(track, bytes, offsets);
+    sink.drain(0);
+  }
+  const uint64_t expected = kFrames * kPackets * receivers.size();
+  while (engine.send_counters().packets.load() < expected) std::this_thread::yield();
+  for (const uint32_t id : receivers)
+    CHECK(engine.receiver(id)->packets.load() == kFrames * kPackets);
+  CHECK(engine.send_counters().packets.load() == expected);
+  CHECK(engine.send_counters().sends.load() == kFrames * receivers.size());
+}
+
 }  // namespace
 
 int main() {
+  long_sweeps();
   std::atomic<int> wakes{0};
-  apo::FanoutEngine engine({}, [&wakes] { wakes++; });
+  apo::FanoutEngine engine({.helpers = 2}, [&wakes] { wakes++; });
   CHECK(engine.start() == 0);
   uint32_t socket = 0;
   uint16_t port = 0;
