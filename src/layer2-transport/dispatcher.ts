@@ -127,6 +127,8 @@ export class Dispatcher implements TransportEvents {
       return;
     }
     pool.hold(frame, pool.partition);
+    // While it waits here it is this worker's: should the worker die, it is found again.
+    pool.hold(frame, pool.partition);
     connection.datagrams.push({ frame, offset, length });
     if (!connection.withApp) this.deliver(connection);
   }

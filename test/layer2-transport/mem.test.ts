@@ -3,6 +3,7 @@
  * that are held off and loads that are not, and workers that die.
  */
 
+import type { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test } from "vitest";
 import { Runtime } from "../../src/layer1-app/runtime.ts";
 import type { CloseReason, RuntimeOptions, Sockfd } from "../../src/layer1-app/types.ts";
@@ -52,6 +53,13 @@ function sum(runtime: Runtime, prefix: string): number {
   return Object.entries(runtime.counters())
     .filter(([name]) => name.startsWith(prefix))
     .reduce((all, [, count]) => all + count, 0);
+}
+
+/** Sends a datagram and resolves with the reply; never, if there is none. */
+function ask(client: Runtime, to: string, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    void client.opens({ protocol: "udp", to, news: text, request: (_, message) => resolve(message.text()) });
+  });
 }
 
 const show = (runtime: Runtime): string =>
@@ -293,4 +301,70 @@ test("malformed packets on the wire disturb nobody", async () => {
   });
   expect(reply).toBe("still there?");
   expect(sum(a, "layer3.rx.dropped.")).toBe(500);
+});
+
+test("when a worker dies its connections end, and its successor serves the port", async () => {
+  const { a, b } = await startPair();
+  const ended: CloseReason[] = [];
+  const listener = await a.opens({
+    protocol: "udp",
+    port: 7,
+    request: (sockfd, message, apo) => apo.sendto(sockfd, message.bytes),
+    closed: (_, reason) => {
+      ended.push(reason);
+    },
+    alarm() {},
+  });
+  const reply = await ask(b, "10.0.0.1:7", "before");
+  expect(reply).toBe("before");
+  const threads = a.threads.workers as unknown as { readonly workers: readonly (Worker | undefined)[] };
+  const worker = threads.workers[0] as Worker;
+  await worker.terminate();
+  await until(
+    () => ended.length === 1,
+    () => show(a),
+  );
+  expect(ended[0]?.code).toBe("worker");
+  // Whoever asks before the successor has opened the port is refused, and asks again.
+  let answer: string | undefined;
+  await until(
+    () => {
+      if (answer === undefined) void ask(b, "10.0.0.1:7", "after").then((text) => (answer ??= text));
+      return answer !== undefined;
+    },
+    () => show(a),
+  );
+  expect(answer).toBe("after");
+  expect(listener.connections).toBeGreaterThan(0);
+});
+
+test("the datagrams that wait in a worker are found again when it dies", async () => {
+  const { a, b } = await startPair();
+  let release = (): void => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const listener = await a.opens({ protocol: "udp", port: 7, request: () => held, closed() {}, alarm() {} });
+  for (let client = 0; client < 4; client += 1) {
+    const sockfd = await b.opens({ protocol: "udp", to: "10.0.0.1:7", closed() {} });
+    for (let i = 0; i < 20; i += 1) await b.sendto(sockfd, Buffer.alloc(200));
+  }
+  // Of each connection one message is with the app and nineteen wait behind it.
+  await until(
+    () => a.counters()["layer2.receive.bytes"] === 4 * 20 * 200,
+    () => show(a),
+  );
+  expect(listener.connections).toBe(4);
+  expect(a.counters()["layer3.pool.frames-in-use"]).toBe(4 * 20);
+  const threads = a.threads.workers as unknown as { readonly workers: readonly (Worker | undefined)[] };
+  await (threads.workers[0] as Worker).terminate();
+  await until(
+    () => (a.counters()["layer3.pool.frames-in-use"] as number) <= 4,
+    () => show(a),
+  );
+  release();
+  await until(
+    () => a.counters()["layer3.pool.frames-in-use"] === 0,
+    () => show(a),
+  );
 });

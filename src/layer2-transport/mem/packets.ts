@@ -87,6 +87,8 @@ export function buildPacket(pool: FramePool, ring: RingProducer, flow: Flow, con
   const end = upperOffset + upperHeaderBytes + container.length;
   const frame = pool.allocateFrame(end > smallFrameBytes);
   if (frame === 0) return false;
+  // Until the native thread has sent it, it is found by this mark should this worker die.
+  pool.hold(frame, pool.partition);
   const slot = ring.reserve();
   if (slot < 0) {
     pool.release(frame);

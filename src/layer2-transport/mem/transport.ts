@@ -132,15 +132,17 @@ class MemTransport implements Transport {
   private poll(): boolean {
     this.nowMs = performance.now();
     const { received } = this.port;
+    const { pool } = this.context;
     const packet = this.atHand;
     let taken = 0;
     while (taken < packetsPerTurn) {
       const at = received.take();
       if (at < 0) break;
       taken += 1;
-      // Copied and given back before anything is done with it: should this worker die, whatever the ring still
-      // holds has never been touched, and the native thread takes it back.
+      // Copied and given back before anything is done with it. Should this worker die, what the ring still holds has
+      // never been touched and the native thread takes it back; the packet at hand is found by its holder.
       for (let i = 0; i < descriptorWords; i += 1) packet[i] = received.words[at + i] as number;
+      pool.hold(descriptor.frameOf(packet, 0), pool.partition);
       received.release();
       this.packet(packet, 0);
     }
