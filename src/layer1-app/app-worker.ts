@@ -43,7 +43,7 @@ export default function appWorker(start: AppWorkerStart): Promise<void> {
           tell({ type: "warning", alarm: { ...message.alarm, text }, detail }),
         );
       } else {
-        endpoint.turn();
+        endpoint.exhaust();
         endpoint.close();
         port.close();
         resolve();

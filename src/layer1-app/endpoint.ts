@@ -130,9 +130,14 @@ export class Endpoint implements SendingContext {
     });
   }
 
+  /** Publishes now what has been sent. */
+  flush(): void {
+    this.mailbox.flush();
+  }
+
   /** Handles at once whatever has come. */
-  turn(): void {
-    this.mailbox.wake();
+  exhaust(): void {
+    this.mailbox.exhaust();
   }
 
   /** Tells everyone who still waits that it is over, and lets go of the rings. */

@@ -268,6 +268,7 @@ export class Runtime implements Apo {
   }
 
   finish(listener: RuntimeListener): void {
+    this.endpoint.flush();
     this.threads.tellWorkers({ type: "finish", listener: listener.record.id });
   }
 
@@ -366,8 +367,9 @@ export class Runtime implements Apo {
 
   private async endAll(error: ApoError | undefined): Promise<void> {
     for (const fanout of this.fanouts) await fanout.close();
+    this.endpoint.flush();
     await this.threads.workers.stop(closeGraceMs);
-    this.endpoint.turn();
+    this.endpoint.exhaust();
     this.endpoint.close();
     for (const [id] of [...this.connects])
       this.connectDone(id, new ApoError("ECLOSED", "the runtime has been closed"));

@@ -16,6 +16,11 @@ export { field } from "../layer3-ip/ring.ts";
 
 /** Descriptors of one link that are handled before others get their turn. */
 const descriptorsPerTurn = 512;
+/** A turn also ends after this time, looked at every few descriptors: what slow handlers answered must get out. */
+const turnMs = 2;
+const clockEvery = 8;
+/** An end to what `exhaust` does, should somebody send faster than it handles: 2 million descriptors. */
+const exhaustTurns = 4096;
 /** Descriptors a ring holds: 128 KiB of memory, a thousand messages in both directions at once. */
 const ringCapacity = 4096;
 /** How long a full ring is left alone before it is tried again. */
@@ -208,8 +213,14 @@ export class Mailbox {
     });
   }
 
-  private turn(): void {
-    if (this.busy) return;
+  /** Handles all that has come by now, whatever it takes: before an end that must not overtake it. */
+  exhaust(): void {
+    for (let turns = 0; turns < exhaustTurns && this.turn(); turns += 1);
+  }
+
+  /** One turn of every link. True: descriptors are left. */
+  private turn(): boolean {
+    if (this.busy) return false;
     this.busy = true;
     let more = false;
     try {
@@ -219,13 +230,16 @@ export class Mailbox {
       for (const link of this.links) link.flush();
     }
     if (more) this.wakeSoon();
+    return more;
   }
 
   /** One link's turn. True: descriptors are left. */
   private serve(link: Link): boolean {
     const { incoming } = link;
     incoming.wake();
+    const endMs = performance.now() + turnMs;
     for (let count = 0; count < descriptorsPerTurn; count += 1) {
+      if (count % clockEvery === 0 && count > 0 && performance.now() > endMs) break;
       const at = incoming.take();
       if (at < 0) {
         incoming.release();

@@ -90,6 +90,8 @@ function obey(message: ToWorker): void {
       reply(message.call, transport.unlisten(message.listener));
       return;
     case "finish":
+      // What was sent before travels by the rings, and must not be overtaken.
+      mailbox.exhaust();
       listeners.delete(message.listener);
       dispatcher.finishAll(message.listener, "closed");
       return;
@@ -127,6 +129,7 @@ async function listen(listener: ListenerRecord, first: boolean): Promise<unknown
 /** Ends everything: what was sent goes out if the peers take it within `graceMs`. */
 async function stop(graceMs: number): Promise<void> {
   for (const id of listeners.keys()) await transport.unlisten(id);
+  mailbox.exhaust();
   dispatcher.finishAll(undefined, "shutdown");
   await allEnded(graceMs);
   dispatcher.abortAll("shutdown");

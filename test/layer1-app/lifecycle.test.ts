@@ -191,7 +191,7 @@ describe("close and drain", () => {
     for (const client of clients) client.socket.on("end", () => client.socket.end());
     await until("both are connected", () => connected.length === 2);
     const bytes = Buffer.alloc(1_000_000, 5);
-    for (const sockfd of connected) apo.sendto(sockfd, bytes);
+    for (const sockfd of connected) void apo.sendto(sockfd, bytes);
     await listener.close();
     for (const client of clients) expect((await client.readToEnd()).equals(bytes)).toBe(true);
     expect(ends.map((end) => end.reason.code)).toEqual(["closed", "closed"]);
@@ -233,7 +233,7 @@ describe("close and drain", () => {
     const client = await dial(listener.port);
     await until("connected", () => connected.length === 1);
     client.socket.on("end", () => client.socket.end());
-    apo.sendto(connected[0] as Sockfd, "bye");
+    void apo.sendto(connected[0] as Sockfd, "bye");
     await Promise.all([apo.close(), apo.close(), listener.close()]);
     await apo.close();
     expect(await apo.closed).toBeUndefined();
@@ -292,7 +292,7 @@ describe("a layer-2 worker that dies", () => {
     await until("all are connected", () => connected.length === 20);
     const doomed = connected.filter((sockfd) => (sockfd & 0xffffff) >>> 20 === 1);
     expect(doomed.length).toBeGreaterThan(0);
-    for (const sockfd of connected) apo.sendto(sockfd, "x".repeat(5000));
+    for (const sockfd of connected) void apo.sendto(sockfd, "x".repeat(5000));
     await apo.threads.workers.kill(1);
     await until("its connections are closed", () => ends.length === doomed.length);
     expect(ends.every((end) => end.reason.code === "worker" && doomed.includes(end.sockfd))).toBe(true);

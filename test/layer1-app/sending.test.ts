@@ -39,28 +39,28 @@ describe("bytes and strings", () => {
   test("are copied before sendto returns", async () => {
     const { apo, sockfd, client } = await pair();
     const buffer = Buffer.from("first");
-    apo.sendto(sockfd, buffer);
+    void apo.sendto(sockfd, buffer);
     buffer.write("other");
-    apo.sendto(sockfd, "-second");
+    void apo.sendto(sockfd, "-second");
     expect((await client.read(12)).toString()).toBe("first-second");
   });
 
   test("the framing is added: a line's end only where it is missing", async () => {
     const { apo, sockfd, client } = await pair({ framing: framing.line() });
-    apo.sendto(sockfd, "a");
-    apo.sendto(sockfd, "b\n");
-    apo.sendto(sockfd, Buffer.from("c"));
-    apo.sendto(sockfd, "");
+    void apo.sendto(sockfd, "a");
+    void apo.sendto(sockfd, "b\n");
+    void apo.sendto(sockfd, Buffer.from("c"));
+    void apo.sendto(sockfd, "");
     expect((await client.read(7)).toString()).toBe("a\nb\nc\n\n");
   });
 
   test("lengths go before the message", async () => {
     const short = await pair({ framing: framing.length16() });
-    short.apo.sendto(short.sockfd, "hé");
+    void short.apo.sendto(short.sockfd, "hé");
     expect([...(await short.client.read(5))]).toEqual([0, 3, 104, 0xc3, 0xa9]);
     await expectCode("EMSGSIZE", () => short.apo.sendto(short.sockfd, Buffer.alloc(65_536)));
     const long = await pair({ framing: framing.length32() });
-    long.apo.sendto(long.sockfd, Buffer.alloc(65_536, 1));
+    void long.apo.sendto(long.sockfd, Buffer.alloc(65_536, 1));
     const got = await long.client.read(65_540);
     expect(got.readUInt32BE(0)).toBe(65_536);
     expect(got.subarray(4).every((byte) => byte === 1)).toBe(true);
@@ -71,8 +71,8 @@ describe("bytes and strings", () => {
     async (size) => {
       const { apo, sockfd, client } = await pair();
       const bytes = Buffer.alloc(size, "0123456789abcdef\u00e9");
-      apo.sendto(sockfd, bytes);
-      apo.sendto(sockfd, "é".repeat(Math.floor(size / 2)));
+      void apo.sendto(sockfd, bytes);
+      void apo.sendto(sockfd, "é".repeat(Math.floor(size / 2)));
       const got = await client.read(size + 2 * Math.floor(size / 2));
       expect(got.subarray(0, size).equals(bytes)).toBe(true);
       expect(got.subarray(size).toString()).toBe("é".repeat(Math.floor(size / 2)));
@@ -123,7 +123,7 @@ describe("bytes and strings", () => {
     let taken = 0;
     const refused = await expectCode("ENOBUFS", () => {
       for (let i = 0; i < 1000; i += 1) {
-        apo.sendto(sockfd, Buffer.alloc(1_000_000, i));
+        void apo.sendto(sockfd, Buffer.alloc(1_000_000, i));
         taken += 1;
       }
     });
@@ -133,7 +133,7 @@ describe("bytes and strings", () => {
     const got = await client.read(taken * 1_000_000);
     for (let i = 0; i < taken; i += 1) expect(got[i * 1_000_000]).toBe(i & 255);
     await apo.flushed(sockfd);
-    apo.sendto(sockfd, "again");
+    void apo.sendto(sockfd, "again");
     await client.read(taken * 1_000_000 + 5);
   });
 
@@ -164,9 +164,9 @@ describe("many receivers", () => {
     const clients = await Promise.all(Array.from({ length: 40 }, () => dial(listener.port)));
     await until("all are connected", () => connected.length === 40);
     const frame = Buffer.alloc(150_000, "shared ");
-    for (const sockfd of connected) apo.sendto(sockfd, "<");
-    for (let i = 0; i < 5; i += 1) apo.sendto(connected, frame);
-    for (const sockfd of connected) apo.sendto(sockfd, ">");
+    for (const sockfd of connected) void apo.sendto(sockfd, "<");
+    for (let i = 0; i < 5; i += 1) void apo.sendto(connected, frame);
+    for (const sockfd of connected) void apo.sendto(sockfd, ">");
     for (const client of clients) {
       const got = await client.read(750_002);
       expect(got[0]).toBe(60);
@@ -217,11 +217,11 @@ describe("files", () => {
     const { apo, sockfd, client } = await pair();
     const bytes = Buffer.from(Uint8Array.from({ length: 700_001 }, (_, i) => (i * 31) & 255));
     const path = file("ordered", bytes);
-    apo.sendto(sockfd, "before");
+    void apo.sendto(sockfd, "before");
     const first = apo.sendto(sockfd, { file: path });
-    apo.sendto(sockfd, "between");
+    void apo.sendto(sockfd, "between");
     const second = apo.sendto(sockfd, { file: pathToFileURL(path), offset: 1000, length: 70_000 });
-    apo.sendto(sockfd, "after");
+    void apo.sendto(sockfd, "after");
     const expected = Buffer.concat([
       Buffer.from("before"),
       bytes,
@@ -238,7 +238,7 @@ describe("files", () => {
     const { apo, sockfd, client } = await pair();
     await apo.sendto(sockfd, { file: file("empty", 0) });
     await apo.sendto(sockfd, { file: file("some", 100), length: 0 });
-    apo.sendto(sockfd, ".");
+    void apo.sendto(sockfd, ".");
     expect((await client.read(1)).toString()).toBe(".");
   });
 
@@ -252,7 +252,7 @@ describe("files", () => {
     await expectCode("EINVAL", () => apo.sendto(sockfd, { file: missing, offset: -1 }));
     // A promise that nobody awaits must not end the process either.
     void apo.sendto(sockfd, { file: missing });
-    apo.sendto(sockfd, "on");
+    void apo.sendto(sockfd, "on");
     expect((await client.read(2)).toString()).toBe("on");
   });
 
@@ -277,7 +277,7 @@ describe("files", () => {
     const { apo, sockfd, client, ends } = await pair();
     client.socket.pause();
     const sent = apo.sendto(sockfd, { file: file("cut", 64 * 2 ** 20) });
-    apo.sendto(sockfd, "behind it");
+    void apo.sendto(sockfd, "behind it");
     await until("some of it is out", () => (apo.counters()["layer2.send.file-bytes"] as number) > 0);
     client.socket.resetAndDestroy();
     await expectCode("ECONNRESET", () => sent);
@@ -300,7 +300,7 @@ describe("streams", () => {
         controller.close();
       },
     });
-    apo.sendto(sockfd, "<");
+    void apo.sendto(sockfd, "<");
     const first = apo.sendto(sockfd, numbers());
     const mid = apo.sendto(sockfd, "|");
     const second = apo.sendto(sockfd, web);

@@ -177,7 +177,7 @@ describe("a stale sockfd", () => {
     await apo.flushed(stale);
     await apo.close(stale);
     await apo.close(stale, { reset: true });
-    apo.sendto([stale, fresh], "both");
+    void apo.sendto([stale, fresh], "both");
     expect((await second.read(4)).toString()).toBe("both");
     expect(apo.counters()["layer1.drop.stale"]).toBe(1);
     for (const nonsense of [0, -1, 2 ** 52, 16_777_215]) {
@@ -192,7 +192,7 @@ describe("a stale sockfd", () => {
     const client = await dial(listener.port);
     await until("connected", () => connected.length === 1);
     const sockfd = connected[0] as Sockfd;
-    apo.sendto(sockfd, "last words");
+    void apo.sendto(sockfd, "last words");
     const done = apo.close(sockfd);
     await expectCode("ESTALE", () => apo.sendto(sockfd, "too late"));
     expect((await client.readToEnd()).toString()).toBe("last words");

@@ -77,7 +77,7 @@ describe("udp", () => {
         heard.push(message.text());
       },
     });
-    apo.sendto(sockfd, "again");
+    void apo.sendto(sockfd, "again");
     await until("both are echoed", () => heard.length === 2);
     expect(heard).toEqual(["hello", "again"]);
     await apo.close(sockfd);
@@ -91,7 +91,7 @@ describe("udp", () => {
     const { port } = listener;
     await listener.close();
     const sockfd = await apo.opens({ protocol: "udp", to: `127.0.0.1:${port}`, ...handlers, idleMs: 0 });
-    apo.sendto(sockfd, "anyone?");
+    void apo.sendto(sockfd, "anyone?");
     await until("closed is told", () => ends.length === 1);
     expect(ends[0]?.reason).toMatchObject({ code: "refused", error: { code: "ECONNREFUSED" } });
   });
@@ -167,7 +167,7 @@ describe("udp", () => {
     const clients = await Promise.all(Array.from({ length: 20 }, () => peer(listener.port)));
     for (const client of clients) client.socket.send("hello");
     await until("all are known", () => connected.length === 20);
-    for (let tick = 0; tick < 3; tick += 1) apo.sendto(connected, `tick ${tick}`);
+    for (let tick = 0; tick < 3; tick += 1) void apo.sendto(connected, `tick ${tick}`);
     await until("all hear every tick", () => clients.every((client) => client.heard.length === 3));
     for (const client of clients) expect(client.heard).toEqual(["tick 0", "tick 1", "tick 2"]);
   });
