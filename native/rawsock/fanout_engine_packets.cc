@@ -34,6 +34,12 @@ constexpr int64_t kKeyWaitTickNs = 100'000'000;
 constexpr size_t kFramesEventBytes = 65'536;
 constexpr size_t kPrefixBytes = 4;
 
+size_t interleaved_bytes(std::span<const LoggedPacket> packets) {
+  size_t bytes = 0;
+  for (const LoggedPacket& packet : packets) bytes += kPrefixBytes + packet.bytes;
+  return bytes;
+}
+
 bool is_rtcp(std::span<const uint8_t> bytes) {
   // RFC 5761 4: packet types 192..223 cannot be RTP with a marker bit.
   return bytes.size() >= 8 && bytes[0] >> 6 == 2 && bytes[1] >= 192 && bytes[1] <= 223;
@@ -207,6 +213,7 @@ void FanoutEngine::emit_frames(RtpTrack& track, std::span<const LoggedPacket> pa
       event.rtp_time = packets[i].rtp_time;
       event.seq = packets[i].seq;
     }
+    event.bytes.reserve(std::min(kFramesEventBytes, interleaved_bytes(packets.subspan(i))));
     while (i < packets.size()) {
       const LoggedPacket& packet = packets[i];
       const size_t needed = kPrefixBytes + packet.bytes;
@@ -217,12 +224,10 @@ void FanoutEngine::emit_frames(RtpTrack& track, std::span<const LoggedPacket> pa
       if (!event.bytes.empty() && event.bytes.size() + needed > kFramesEventBytes) break;
       const size_t at = event.bytes.size();
       event.offsets.push_back(static_cast<uint32_t>(at));
-      event.bytes.resize(at + needed);
-      uint8_t* prefix = event.bytes.data() + at;
-      prefix[0] = '$';
-      prefix[1] = 0;
+      uint8_t prefix[kPrefixBytes] = {'$', 0, 0, 0};
       store_be16(prefix + 2, packet.bytes);
-      std::memcpy(prefix + kPrefixBytes, packet.data, packet.bytes);
+      event.bytes.insert(event.bytes.end(), prefix, prefix + kPrefixBytes);
+      event.bytes.insert(event.bytes.end(), packet.data, packet.data + packet.bytes);
       i++;
     }
     event.last = last && i >= packets.size();
