@@ -4,7 +4,7 @@
  * Times are the scheduler's own nanoseconds (schedstat): kernel work done for the process is in them, and with it
  * the softirq half of what it sends over loopback or veth (unless the kernel accounts interrupts apart).
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 export interface ThreadTime {
   /** "pid/tid". */
@@ -75,14 +75,38 @@ export function cpuBetween(before: CpuSnapshot, after: CpuSnapshot): CpuUse {
   return { cpuNs, threads: threads.sort((a, b) => b.cpuNs - a.cpuNs) };
 }
 
-/** True when a process of the tree listens on the TCP port (in its own network namespace). */
+/**
+ * True when a process of the tree below `pid` listens on the TCP port. It must be a socket of its own: a neighbour
+ * may listen on the same number, and until a child has entered its namespace it sees the neighbours' sockets.
+ */
 export function listensOn(pid: number, port: number): boolean {
   const wanted = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   const tables = readOrEmpty(`/proc/${pid}/net/tcp`) + readOrEmpty(`/proc/${pid}/net/tcp6`);
-  return tables.split("\n").some((line) => {
-    const [, local, , state] = line.trim().split(/\s+/);
-    return state === "0A" && (local?.endsWith(wanted) ?? false);
-  });
+  const inodes = new Set<string>();
+  for (const line of tables.split("\n")) {
+    const columns = line.trim().split(/\s+/); // slot, local, remote, state, ..., the tenth is the inode
+    if (columns[3] === "0A" && columns[1]?.endsWith(wanted)) inodes.add(`socket:[${columns[9]}]`);
+  }
+  return (
+    inodes.size > 0 && processTree(pid).some((member) => openFiles(member).some((file) => inodes.has(file)))
+  );
+}
+
+function openFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  try {
+    return readdirSync(folder).map((descriptor) => linkOrEmpty(`${folder}/${descriptor}`));
+  } catch {
+    return [];
+  }
+}
+
+function linkOrEmpty(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
 }
 
 function threadIds(pid: number): string[] {

@@ -1,7 +1,10 @@
 /**
  * The benches' own tools: statistics, rows and marks, tables, the command line. No bench is run and nothing is timed.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,7 +12,7 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Report, row } from "../../bench/lib/bench.ts";
 import { runCommandLine } from "../../bench/lib/command-line.ts";
-import { cpuBetween, snapshotCpu } from "../../bench/lib/cpu-time.ts";
+import { cpuBetween, listensOn, snapshotCpu } from "../../bench/lib/cpu-time.ts";
 import { median, percentile, rounded } from "../../bench/lib/stats.ts";
 import { rowsTable } from "../../bench/lib/table.ts";
 
@@ -73,6 +76,22 @@ test("a process's CPU time grows while it computes, and its threads add up to it
   expect(sum).not.toBe(0.5);
   expect(used.cpuNs).toBeGreaterThan(0);
   expect(used.threads.reduce((all, thread) => all + thread.cpuNs, 0)).toBe(used.cpuNs);
+});
+
+test("a port counts as listened on only by the process that listens", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const other = spawn("sleep", ["60"]);
+  try {
+    expect(listensOn(process.pid, port)).toBe(true);
+    expect(listensOn(other.pid!, port)).toBe(false);
+  } finally {
+    other.kill();
+    server.close();
+  }
+  await once(server, "close");
+  expect(listensOn(process.pid, port)).toBe(false);
 });
 
 describe("the command line", () => {
