@@ -150,7 +150,7 @@ function layOut(bytes: Uint8Array, entriesStart: number, extent: Extent) {
   const sequence = new Uint16Array(count);
   const rtpTime = new Uint32Array(count);
   const start = new Uint32Array(count + 1);
-  const frames = new Uint8Array(bytes.length - entriesStart - count * (ENTRY_BYTES - FRAME_PREFIX_BYTES));
+  const frames = new Uint8Array(bytes.length - entriesStart); // A prefix is shorter than an entry: it is enough.
   const perTrack = new Uint32Array(trackCount);
   let from = entriesStart;
   let to = 0;
@@ -183,5 +183,5 @@ function layOut(bytes: Uint8Array, entriesStart: number, extent: Extent) {
   }
   if (from !== bytes.length) throw new ClipError(`${bytes.length - from} bytes are left over at its end`);
   start[count] = to;
-  return { dueMicros, track, sequence, rtpTime, start, frames, perTrack };
+  return { dueMicros, track, sequence, rtpTime, start, frames: frames.subarray(0, to), perTrack };
 }

@@ -97,8 +97,13 @@ export class PullSession {
    */
   static async open(apo: Apo, relay: Relay, options: PullSessionOptions): Promise<PullSession> {
     const session = new PullSession(relay, options);
+    // The signal cuts the making short; a session that plays ends by TEARDOWN.
+    const making = new AbortController();
+    const giveUp = (): void => making.abort();
+    options.signal.addEventListener("abort", giveUp);
+    if (options.signal.aborted) giveUp();
     try {
-      await session.#start(apo);
+      await session.#start(apo, making.signal);
       return session;
     } catch (error) {
       const failure =
@@ -106,6 +111,8 @@ export class PullSession {
       session.#end(failure);
       await session.ended;
       throw failure;
+    } finally {
+      options.signal.removeEventListener("abort", giveUp);
     }
   }
 
@@ -136,8 +143,8 @@ export class PullSession {
     await this.ended;
   }
 
-  async #start(apo: Apo): Promise<void> {
-    const { url, timeoutMs, signal, note } = this.#options;
+  async #start(apo: Apo, signal: AbortSignal): Promise<void> {
+    const { url, timeoutMs, note } = this.#options;
     this.#described = await describe(apo, url, {
       timeoutMs,
       signal,
