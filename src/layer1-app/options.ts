@@ -15,6 +15,7 @@ import {
   protocols,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
+import { framing as builtIn } from "./framing.ts";
 import type { ConnectOptions, FramingFunction, Handlers, ListenOptions, RuntimeOptions } from "./types.ts";
 
 /** `opens` in the runtime's own words. */
@@ -189,6 +190,9 @@ function checkFraming(options: ListenOptions | ConnectOptions): {
   const { framing } = options;
   if (framing === undefined) return { kind: "raw", framingFunction: undefined };
   if (typeof framing === "function") {
+    const known = Object.entries(builtIn).find(([, make]) => (make as unknown) === framing);
+    if (known)
+      throw new ApoError("EINVAL", `opens: framing: write framing.${known[0]}(), it is a function to call`);
     const stream = options.protocol === "tcp";
     return { kind: stream ? "chunks" : "raw", framingFunction: stream ? framing : undefined };
   }

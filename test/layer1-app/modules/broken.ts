@@ -1,0 +1,2 @@
+/** A handler module of modules.test.ts that cannot be loaded. */
+throw new Error("no such database");
