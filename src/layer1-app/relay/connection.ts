@@ -26,6 +26,8 @@ export class Connection {
   current: Session | undefined;
   /** The latest session of it that its stream's end has ended: taking leave of that one is no error. */
   over = "";
+  /** It was read over this connection: when the client does not hang up by itself, the connection is closed then. */
+  closeAtMs = Number.POSITIVE_INFINITY;
   lastRequestMs: number;
   garbageBytes = 0;
   closing = false;

@@ -12,6 +12,7 @@ import type { Learner } from "./ports.ts";
 import { ReaderTrack } from "./reader-track.ts";
 import { reportToMember, reportToReceiver } from "./reports.ts";
 import { Session } from "./session.ts";
+import { FAREWELL_MS } from "./settings.ts";
 import type { Reader, Stream, Track } from "./stream.ts";
 import { TcpPlayer } from "./tcp-player.ts";
 
@@ -106,12 +107,12 @@ export class ReadSession extends Session implements Reader, Learner {
       if (entry.member !== undefined) reportToMember(this.core, entry.track, entry.member, true);
     }
     const { connection, lower } = this;
-    if (connection !== undefined) connection.over = this.id;
     this.end(reason);
-    // A reader on TCP waits for packets that will not come; one on UDP can still ask for something else.
-    if (lower === "tcp" && connection !== undefined && connection.sessions.size === 0) {
-      this.core.closeConnection(connection.sockfd);
-    }
+    if (connection === undefined) return;
+    connection.over = this.id;
+    // A reader on TCP that does not know BYE waits for packets that will not come. One that does says good-bye
+    // first, and takes a closed connection for a failure.
+    if (lower === "tcp") connection.closeAtMs = this.core.now() + FAREWELL_MS;
   }
 
   overdue(nowMs: number): string | undefined {

@@ -65,12 +65,15 @@ export class RtspServer {
     await this.#listener?.close();
   }
 
-  /** Closes connections that have no session and ask for nothing. */
+  /** Closes connections that have no session and ask for nothing, or whose stream is over. */
   sweep(nowMs: number): void {
     for (const connection of this.#connections.values()) {
-      const idleMs = nowMs - connection.lastRequestMs;
       if (connection.sessions.size > 0 || connection.closing) continue;
-      if (idleMs <= this.#core.settings.connectionIdleMs) continue;
+      if (nowMs >= connection.closeAtMs) {
+        this.#hangUp(connection);
+        continue;
+      }
+      if (nowMs - connection.lastRequestMs <= this.#core.settings.connectionIdleMs) continue;
       this.#core.count("connections.idle");
       this.#hangUp(connection);
     }

@@ -47,6 +47,7 @@ export abstract class Session {
   attach(connection: Connection): void {
     this.lostMs = 0;
     connection.current = this;
+    connection.closeAtMs = Number.POSITIVE_INFINITY;
     if (this.connection === connection) return;
     this.connection?.forget(this);
     this.connection = connection;
