@@ -314,3 +314,48 @@ describe("a worker", () => {
     a.link.attachWorker(0, [0]);
   });
 });
+
+describe("a received packet's descriptor", () => {
+  test.each(families)("says in TypeScript what C++ wrote, over $name", ({ a: own, b: peer, name }) => {
+    const { wire, a } = pair({ a: own, b: peer });
+    a.port.openUdpPort(7);
+    const six = name === "IPv6";
+    const packet = udpPacket(
+      { from: peer.split("/")[0] as string, to: a.address },
+      1000,
+      7,
+      Buffer.from("hello"),
+    );
+    if (six) packet.writeUInt32BE(0x6ab12345, 0);
+    const beforeUs = Number(process.hrtime.bigint() / 1000n);
+    wire.inject(a.address, packet);
+    const words = a.receive(1)[0]?.words as Int32Array;
+    const afterUs = Number(process.hrtime.bigint() / 1000n);
+    expect({
+      offset: descriptor.packetOffsetOf(words, 0),
+      upper: descriptor.upperOffsetOf(words, 0),
+      length: descriptor.lengthOf(words, 0),
+      protocol: descriptor.protocolOf(words, 0),
+      six: descriptor.isVersion6(words, 0),
+      kind: descriptor.packetKindOf(words, 0),
+      checksum: descriptor.checksumStateOf(words, 0),
+      label: descriptor.labelOf(words, 0),
+      hopLimit: descriptor.hopLimitOf(words, 0),
+      trafficClass: (words[5] as number) >>> 24,
+    }).toEqual({
+      offset: 64,
+      upper: six ? 104 : 84,
+      length: packet.length,
+      protocol: 17,
+      six,
+      kind: descriptor.packetKind.data,
+      checksum: 1,
+      label: six ? 0x12345 : 0,
+      hopLimit: 64,
+      trafficClass: six ? 0xab : 0,
+    });
+    // Both clocks are CLOCK_MONOTONIC.
+    expect(descriptor.receivedUsOf(words, 0)).toBeGreaterThanOrEqual(beforeUs - 1);
+    expect(descriptor.receivedUsOf(words, 0)).toBeLessThanOrEqual(afterUs + 1);
+  });
+});
