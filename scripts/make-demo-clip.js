@@ -2,12 +2,12 @@
 /*
  * Makes assets/demo.rtpclip, the short clip that `npm start` publishes in a loop.
  *
- * Run by hand, with ffmpeg (libx264, drawtext) installed; nothing at run time needs ffmpeg. The pictures and the
- * sound are ffmpeg's own test sources. The result is a file of ready RTP packets; its format is described in
- * docs/demo-clip.md, and src/layer1-app/relay/demo-clip.ts reads it.
+ * Run by hand, with ffmpeg (libx264, drawtext) installed; nothing at run time needs ffmpeg. The pictures and
+ * the sound are ffmpeg's own test sources. The result is a file of ready RTP packets; its format is described
+ * in docs/demo-clip.md, and src/layer1-app/relay/demo-clip.ts reads it.
  *
- * Eight seconds are chosen so that both tracks end together: 200 frames of 40 ms, 375 AAC frames of 1,024 samples
- * at 48 kHz. Played in a loop, neither track ever drifts from the other or from the clock.
+ * Eight seconds are chosen so that both tracks end together: 200 frames of 40 ms, 375 AAC frames of 1,024
+ * samples at 48 kHz. Played in a loop, neither track ever drifts from the other or from the clock.
  */
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";

@@ -1,8 +1,8 @@
 /**
  * The clip file: a few seconds of ready RTP packets with their SDP, to be published in a loop.
  *
- * Layer 1, relay. It knows the file's layout (docs/demo-clip.md) and no sockets; scripts/make-demo-clip.js writes
- * such files. Everything in a file is checked, so that a damaged one is refused and never sent.
+ * Layer 1, relay. It knows the file's layout (docs/demo-clip.md) and no sockets; scripts/make-demo-clip.js
+ * writes such files. Everything in a file is checked, so that a damaged one is refused and never sent.
  */
 
 import { readFile } from "node:fs/promises";
@@ -150,7 +150,8 @@ function layOut(bytes: Uint8Array, entriesStart: number, extent: Extent) {
   const sequence = new Uint16Array(count);
   const rtpTime = new Uint32Array(count);
   const start = new Uint32Array(count + 1);
-  const frames = new Uint8Array(bytes.length - entriesStart); // A prefix is shorter than an entry: it is enough.
+  // A prefix is shorter than an entry: it is enough.
+  const frames = new Uint8Array(bytes.length - entriesStart);
   const perTrack = new Uint32Array(trackCount);
   let from = entriesStart;
   let to = 0;

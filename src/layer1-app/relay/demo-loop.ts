@@ -1,7 +1,9 @@
 /**
- * Turns of a clip as one endless stream: numbers each packet anew, says when it is due, and writes sender reports.
+ * Turns of a clip as one endless stream: numbers each packet anew, says when it is due, and writes sender
+ * reports.
  *
- * Layer 1, relay: pure, the time is handed in. The clip's frames are patched in place, so a packet costs no memory.
+ * Layer 1, relay: pure, the time is handed in. The clip's frames are patched in place, so a packet costs no
+ * memory.
  */
 
 import { randomBytes } from "node:crypto";
@@ -44,8 +46,8 @@ export class LoopPlayer {
   }
 
   /**
-   * Starts a session: from the clip's first packet, with sequence numbers that follow those before, and RTP times that
-   * are later by as much as the wall clock is.
+   * Starts a session: from the clip's first packet, with sequence numbers that follow those before, and RTP
+   * times that are later by as much as the wall clock is.
    */
   restart(wallMs: number): void {
     const elapsedMs = this.#wallMs === 0 ? 0 : Math.max(wallMs - this.#wallMs, this.#playedMs());
@@ -77,8 +79,8 @@ export class LoopPlayer {
   }
 
   /**
-   * The `$` frames that are due at `nowMicros`, up to the end of a turn; empty when there are none. A view, valid until
-   * the next call.
+   * The `$` frames that are due at `nowMicros`, up to the end of a turn; empty when there are none. A view,
+   * valid until the next call.
    */
   take(nowMicros: number): Uint8Array {
     const { count, start, frames } = this.#clip;

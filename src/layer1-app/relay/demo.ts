@@ -1,8 +1,8 @@
 /**
  * The demo: publishes a clip in a loop, through the relay's front door as any publisher would.
  *
- * Layer 1, relay. Sequence numbers and RTP times go on without a jump from turn to turn, and every packet's time is
- * counted from one start, so that nothing drifts however long it runs. One timer paces all tracks.
+ * Layer 1, relay. Sequence numbers and RTP times go on without a jump from turn to turn, and every packet's
+ * time is counted from one start, so that nothing drifts however long it runs. One timer paces all tracks.
  */
 
 import type { Apo } from "../types.ts";
@@ -42,7 +42,8 @@ const STALL_MICROS = 1_000_000;
 
 /**
  * Publishes the clip until it is stopped; when the relay is away, it tries again by itself.
- * @throws ClipError for a damaged clip, the file system's error for a missing one, RtspFailure for a wrong URL.
+ * @throws ClipError for a damaged clip, the file system's error for a missing one, RtspFailure for a wrong
+ * URL.
  */
 export async function startDemo(apo: Apo, options: DemoOptions): Promise<Demo> {
   const clip = options.clip ?? (await readClip());

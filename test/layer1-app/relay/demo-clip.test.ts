@@ -1,3 +1,5 @@
+/** The clip file, whole and damaged, and the endless stream that is made of it. */
+
 import { readFileSync } from "node:fs";
 import { crc32 } from "node:zlib";
 import fc from "fast-check";

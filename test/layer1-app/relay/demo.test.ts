@@ -100,7 +100,8 @@ describe.skipIf(toolMissing("ffmpeg"))("FFmpeg", () => {
 describe.skipIf(toolMissing("gst-launch-1.0"))("GStreamer", () => {
   test.each(["tcp", "udp"])("rtspsrc decodes it over %s", async (protocol) => {
     const { url } = await demoOn();
-    const pipeline = `rtspsrc location=${url} protocols=${protocol} latency=50 ! rtph264depay ! h264parse ! avdec_h264`;
+    const source = `rtspsrc location=${url} protocols=${protocol} latency=50`;
+    const pipeline = `${source} ! rtph264depay ! h264parse ! avdec_h264`;
     const args = ["-q", ...pipeline.split(" "), "!", "identity", "eos-after=100", "!", "fakesink"];
     const { code, err } = await run("gst-launch-1.0", args);
     expect({ code, err }).toEqual({ code: 0, err: "" });

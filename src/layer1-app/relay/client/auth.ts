@@ -1,8 +1,8 @@
 /**
  * Answers to an RTSP server's 401: Basic (RFC 7617) and Digest (RFC 2617, RFC 7616) with MD5 and SHA-256.
  *
- * Layer 1, relay/client: pure but for the random client nonce, which may be handed in. Passwords go into hashes (and
- * into Basic) and nowhere else: nothing here is ever logged.
+ * Layer 1, relay/client: pure but for the random client nonce, which may be handed in. Passwords go into
+ * hashes (and into Basic) and nowhere else: nothing here is ever logged.
  */
 
 import { createHash, randomBytes } from "node:crypto";
@@ -33,8 +33,8 @@ const HEADER_MAX = 4096;
 const CHALLENGES_MAX = 16;
 
 /**
- * The challenges of the `WWW-Authenticate` headers, which may come a header each or several in one. What makes no
- * sense is left out.
+ * The challenges of the `WWW-Authenticate` headers, which may come a header each or several in one. What
+ * makes no sense is left out.
  */
 export function parseChallenges(values: readonly string[]): Challenge[] {
   const challenges: { scheme: string; parameters: Record<string, string> }[] = [];

@@ -1,8 +1,9 @@
 /**
  * How long to wait before another try: exponential backoff with full jitter.
  *
- * Layer 1, relay/client: pure; the random source is handed in. A hundred relays that lost the same camera must not
- * come back in the same instant, so the wait is anywhere below a ceiling that doubles with each failure.
+ * Layer 1, relay/client: pure; the random source is handed in. A hundred relays that lost the same camera
+ * must not come back in the same instant, so the wait is anywhere below a ceiling that doubles with each
+ * failure.
  */
 
 export interface BackoffOptions {
@@ -48,8 +49,8 @@ export class Backoff {
   }
 
   /**
-   * A failure that trying again soon would make worse (wrong credentials lock accounts): half the highest ceiling at
-   * the least.
+   * A failure that trying again soon would make worse (wrong credentials lock accounts): half the highest
+   * ceiling at the least.
    */
   nextSlow(): number {
     this.#failures = Math.max(this.#failures + 1, Math.ceil(Math.log2(this.#maxMs / this.#minMs)));

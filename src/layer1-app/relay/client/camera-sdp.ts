@@ -1,8 +1,8 @@
 /**
  * A camera's description, read as far as it makes sense: which of its media are there to be pulled.
  *
- * Layer 1, relay/client: pure. The relay's own server may refuse a publisher's wrong SDP; a camera cannot be told, so
- * here a medium that makes no sense is left out and named, and the others are played.
+ * Layer 1, relay/client: pure. The relay's own server may refuse a publisher's wrong SDP; a camera cannot be
+ * told, so here a medium that makes no sense is left out and named, and the others are played.
  */
 
 import { MEDIA_MAX, parseSdp, type Sdp, SdpError, type SdpMedia } from "../protocol/sdp.ts";
@@ -68,7 +68,8 @@ function cut(text: string): { session: string[]; sections: string[][] } {
 function unplayable(media: SdpMedia, all: readonly SdpMedia[]): string | undefined {
   if (/SAVP/.test(media.protocol)) return "encrypted media (SRTP) are not supported yet";
   if (!/^RTP\/AVPF?(\/UDP|\/TCP)?$/.test(media.protocol)) return `${media.protocol} is not RTP`;
-  // From a server, "sendonly" is what the client may send: a back channel. Some cameras write it on everything.
+  // From a server, "sendonly" is what the client may send: a back channel. Some cameras write it on
+  // everything.
   const backChannel = media.direction === "sendonly";
   if (backChannel && all.some((one) => one.type === media.type && one.direction !== "sendonly")) {
     return "a back channel to the camera";

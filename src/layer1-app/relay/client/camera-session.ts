@@ -1,8 +1,9 @@
 /**
  * Setting up a session with a camera: OPTIONS, DESCRIBE, SETUP of each track, PLAY.
  *
- * Layer 1, relay/client: the asking part only. What the packets are for, keepalives and the end are the business of
- * `PullSession`. The oddities of cameras that it lives with are listed in docs/pull.md and tested by name.
+ * Layer 1, relay/client: the asking part only. What the packets are for, keepalives and the end are the
+ * business of `PullSession`. The oddities of cameras that it lives with are listed in docs/pull.md and tested
+ * by name.
  */
 
 import type { Apo } from "../../types.ts";

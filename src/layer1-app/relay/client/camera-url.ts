@@ -1,6 +1,6 @@
 /**
- * The URLs of a session with a camera: what to connect to, what to ask for, and how a relative `a=control` becomes
- * the URL of SETUP, whatever the camera wrote into Content-Base.
+ * The URLs of a session with a camera: what to connect to, what to ask for, and how a relative `a=control`
+ * becomes the URL of SETUP, whatever the camera wrote into Content-Base.
  *
  * Layer 1, relay/client: pure.
  */
@@ -79,9 +79,9 @@ function originOf(request: string): string {
 }
 
 /**
- * The URL that relative controls are resolved against: Content-Base, or Content-Location, or the request's URL.
- * Cameras write the scheme twice, leave it out, or forget an IPv6 address's brackets; what cannot be mended falls
- * back to the request's URL.
+ * The URL that relative controls are resolved against: Content-Base, or Content-Location, or the request's
+ * URL. Cameras write the scheme twice, leave it out, or forget an IPv6 address's brackets; what cannot be
+ * mended falls back to the request's URL.
  */
 export function mendBase(contentBase: string | undefined, request: string): string {
   const text = (contentBase ?? "").trim().replace(/^["<]|[">]$/g, "");
@@ -98,8 +98,8 @@ export function mendBase(contentBase: string | undefined, request: string): stri
 }
 
 /**
- * The URL of a control attribute. Like what most clients do and cameras expect, a relative one is put at the end of
- * the base, behind its query too, with exactly one slash between.
+ * The URL of a control attribute. Like what most clients do and cameras expect, a relative one is put at the
+ * end of the base, behind its query too, with exactly one slash between.
  */
 export function resolveControl(base: string, control: string | undefined): string {
   const text = (control ?? "").trim();

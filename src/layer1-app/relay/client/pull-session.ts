@@ -237,7 +237,9 @@ export class PullSession {
     }
   }
 
-  /** Lets a track's packets in, from any port of the camera, and opens the way through a NAT or a firewall. */
+  /**
+   * Lets a track's packets in, from any port of the camera, and opens the way through a NAT or a firewall.
+   */
   #receive(track: number): void {
     const udp = this.#udp[track];
     const engineTrack = this.#publication?.engineTrack(track);
@@ -296,7 +298,10 @@ export class PullSession {
     }
   }
 
-  /** In [timeout/2, timeout), less a margin for the way, so that many pulls do not all ask in the same instant. */
+  /**
+   * In [timeout/2, timeout), less a margin for the way, so that many pulls do not all ask in the same
+   * instant.
+   */
   #nextKeepalive(): void {
     if (this.#options.keepalive === "none") return;
     const halfMs = Math.max(this.#timeoutSeconds, 2) * 500;
@@ -307,7 +312,10 @@ export class PullSession {
     }, waitMs);
   }
 
-  /** Cameras differ in what keeps a session alive: both ways in turn, and the relay's receiver reports besides. */
+  /**
+   * Cameras differ in what keeps a session alive: both ways in turn, and the relay's receiver reports
+   * besides.
+   */
   #keepAlive(): void {
     const described = this.#described;
     if (described === undefined) return;

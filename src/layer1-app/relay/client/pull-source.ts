@@ -21,11 +21,14 @@ export interface PullOptions {
   /** The camera: `rtsp://user:password@host:554/path`, user and password percent-encoded. */
   readonly url: string;
   /**
-   * "auto" (the default): TCP, and UDP where the camera refuses it. "udp": UDP, and TCP where it is refused or no packet
-   * comes. "tcp": nothing else.
+   * "auto" (the default): TCP, and UDP where the camera refuses it. "udp": UDP, and TCP where it is refused
+   * or no packet comes. "tcp": nothing else.
    */
   readonly transport?: "auto" | "udp" | "tcp";
-  /** "auto": GET_PARAMETER and OPTIONS in turn where the camera has both. For cameras that cannot bear one of them. */
+  /**
+   * "auto": GET_PARAMETER and OPTIONS in turn where the camera has both. For cameras that cannot bear one of
+   * them.
+   */
   readonly keepalive?: Keepalive;
   /** How long to wait for a connection and for each answer (10,000). */
   readonly timeoutMs?: number;
@@ -74,8 +77,8 @@ export interface Pull extends AsyncDisposable {
 const WANTED_MS = 5_000;
 
 /**
- * Pulls a camera into a relay, and goes on until it is stopped. Failures are logged in plain sentences and tried again
- * after a while; only what cannot ever work is thrown.
+ * Pulls a camera into a relay, and goes on until it is stopped. Failures are logged in plain sentences and
+ * tried again after a while; only what cannot ever work is thrown.
  *
  * @example
  * const pull = startPull(apo, relay, { name: "yard", url: "rtsp://admin:secret@10.0.0.9/stream1" });

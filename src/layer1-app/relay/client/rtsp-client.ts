@@ -1,9 +1,9 @@
 /**
- * The asking end of an RTSP connection: requests one after the other, answers matched, authorization, and what the
- * server sends by itself.
+ * The asking end of an RTSP connection: requests one after the other, answers matched, authorization, and
+ * what the server sends by itself.
  *
- * Layer 1, relay/client. It knows no media: `$` frames go to `frames` as they came. Requests are never pipelined,
- * since cameras answer the second of two with the first one's data.
+ * Layer 1, relay/client. It knows no media: `$` frames go to `frames` as they came. Requests are never
+ * pipelined, since cameras answer the second of two with the first one's data.
  */
 
 import { ApoError } from "../../errors.ts";
@@ -129,8 +129,8 @@ export class RtspClient {
   }
 
   /**
-   * Sends a request and waits for its answer, whatever its status; a 401 is answered once if there are credentials.
-   * Requests wait for each other.
+   * Sends a request and waits for its answer, whatever its status; a 401 is answered once if there are
+   * credentials. Requests wait for each other.
    * @throws RtspFailure "timeout", "closed", "protocol", "unauthorized", "stopped".
    */
   request(request: ClientRequest, timeoutMs = this.#timeoutMs): Promise<ClientAnswer> {

@@ -1,8 +1,8 @@
 /**
  * Publishing to an RTSP server over TCP: ANNOUNCE, SETUP of each track, RECORD, and TEARDOWN at the end.
  *
- * Layer 1, relay/client. It knows no clock and no codec: `$` frames are handed in ready, on channels 2 * track for RTP
- * and 2 * track + 1 for RTCP.
+ * Layer 1, relay/client. It knows no clock and no codec: `$` frames are handed in ready, on channels 2 *
+ * track for RTP and 2 * track + 1 for RTCP.
  */
 
 import type { Apo } from "../../types.ts";

@@ -1,8 +1,8 @@
 /**
  * A pair of UDP sockets in the media engine for one track of a pull: RTP on an even port, RTCP on the next.
  *
- * Layer 1, relay/client. The relay's own pair serves its readers; a pull has its own, since a camera that sends all
- * tracks from one port could not be told apart there.
+ * Layer 1, relay/client. The relay's own pair serves its readers; a pull has its own, since a camera that
+ * sends all tracks from one port could not be told apart there.
  */
 
 import type { DatagramEvent, Fanout, FanoutSocket } from "../../../layer3-ip/fanout-types.ts";
@@ -20,7 +20,10 @@ export interface UdpPair {
 
 type DatagramHandler = (event: DatagramEvent) => void;
 
-/** Who listens on which socket of an engine; the first pair on an engine puts it in front of the relay's handler. */
+/**
+ * Who listens on which socket of an engine; the first pair on an engine puts it in front of the relay's
+ * handler.
+ */
 const handlers = new WeakMap<Fanout, Map<number, DatagramHandler>>();
 
 function handlersOf(fanout: Fanout): Map<number, DatagramHandler> {

@@ -1,3 +1,5 @@
+/** Authorization: the RFCs' own examples, and challenges as they come. */
+
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {

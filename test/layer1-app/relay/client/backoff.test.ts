@@ -1,3 +1,5 @@
+/** Waits between tries: their ceilings, their spread, and that a seed gives them again. */
+
 import { expect, test } from "vitest";
 import { Backoff } from "../../../../src/layer1-app/relay/client/backoff.ts";
 

@@ -1,3 +1,5 @@
+/** URLs of users, redirects, Content-Base and control attributes. */
+
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {

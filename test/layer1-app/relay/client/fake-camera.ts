@@ -1,8 +1,8 @@
 /**
  * A camera for tests: a scripted RTSP server on loopback that behaves well unless the test says otherwise.
  *
- * It is a server of its own on node:net and node:dgram and not the relay's, so that the client is not tested against
- * its own faults.
+ * It is a server of its own on node:net and node:dgram and not the relay's, so that the client is not tested
+ * against its own faults.
  */
 
 import { createSocket, type Socket as UdpSocket } from "node:dgram";

@@ -1,3 +1,5 @@
+/** Interleaved frames sorted by track: any frames, on any channels. */
+
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { InterleavedInput } from "../../../../src/layer1-app/relay/client/interleaved-input.ts";

@@ -201,7 +201,7 @@ describe("requests", () => {
     });
   });
 
-  test("keepalives: GET_PARAMETER and OPTIONS in turn, with the session, between half and all of the timeout", async () => {
+  test("keepalives: GET_PARAMETER and OPTIONS in turn, with the session, half the timeout apart", async () => {
     const times: number[] = [];
     const { camera } = await pullFrom({
       act(request, line) {

@@ -1,4 +1,7 @@
-/** Programs that the tests of pulls and of the demo run: by name, with an end, and told when they are not there. */
+/**
+ * Programs that the tests of pulls and of the demo run: by name, with an end, and told when they are not
+ * there.
+ */
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
