@@ -5,7 +5,9 @@
  */
 
 import { ApoError } from "../layer1-app/errors.ts";
-import { jsonLog, lineLog } from "../layer1-app/relay/log.ts";
+import { startPull } from "../layer1-app/relay/client/pull-source.ts";
+import { startDemo } from "../layer1-app/relay/demo.ts";
+import { jsonLog, lineLog, type RelayLog } from "../layer1-app/relay/log.ts";
 import { createRelay } from "../layer1-app/relay/relay.ts";
 import type { Relay, RelayOptions } from "../layer1-app/relay/types.ts";
 import { createRuntime } from "../layer1-app/runtime.ts";
@@ -123,11 +125,14 @@ async function run(args: readonly string[]): Promise<number> {
   const stopped = stopSignal(); // From here on: a signal while it starts must not leave anything behind.
   await using apo = await createRuntime(given.workers === undefined ? {} : { workers: given.workers });
   const relay = await startRelay(apo, { ...given.relay, log });
+  const sources: Source[] = [];
   const stats = given.stats ? setInterval(() => write(statsLine(relay, given.json)), STATS_MS) : undefined;
   try {
+    await startSources(sources, { apo, relay, given, log });
     await stopped;
   } finally {
     clearInterval(stats);
+    await Promise.all(sources.map((source) => source.stop()));
     await relay.close();
   }
   return 0;
@@ -141,6 +146,22 @@ async function startRelay(apo: Apo, settings: RelayOptions): Promise<Relay> {
     const option = error.message.includes("UDP") ? "--rtp-port" : "--port";
     throw new ApoError(error.code, `${error.message}; choose another with ${option}`, { cause: error });
   }
+}
+
+interface Source {
+  stop(): Promise<void>;
+}
+
+/** Starts what was asked for: each pull, and the demo with a word on how to play it. */
+async function startSources(
+  sources: Source[],
+  { apo, relay, given, log }: { apo: Apo; relay: Relay; given: RelayArguments; log: RelayLog },
+): Promise<void> {
+  for (const { path, url } of given.pulls) sources.push(startPull(apo, relay, { name: path, url, log }));
+  if (!given.demo) return;
+  const url = `${relay.url}/demo`;
+  sources.push(await startDemo(apo, { url, log }));
+  if (!given.json) process.stdout.write(`\nThe demo plays. Watch it with:\n\n  ffplay ${url}\n\n`);
 }
 
 /** The first of SIGINT and SIGTERM; a second one ends the process at once, as it would without us. */
