@@ -2,14 +2,17 @@
  * `npm run fuzz -- NAME|all [SECONDS]`: libFuzzer on native/rawsock/fuzz/NAME_fuzz.cc with ASan and UBSan.
  *
  * Seeds are read from native/rawsock/fuzz/corpus/NAME; what is found on the way is kept in .cache, a crash
- * as crash-… in the current folder. The last line counts targets. Plain JavaScript, no dependencies.
+ * as crash-… in the current folder. `all` shows libFuzzer's words only of a target that failed. The last line
+ * counts targets. Plain JavaScript, no dependencies.
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { compiler, findCompiler, nativeFiles } from "./lib/native-compile.js";
 import { cacheDir, nativeDir } from "./lib/paths.js";
 import { PlainError, runMain, say } from "./lib/say.js";
-import { run } from "./lib/spawn.js";
+import { capture, run } from "./lib/spawn.js";
+
+const shownLines = 80;
 
 async function main() {
   const [wanted, secondsText = "60"] = process.argv.slice(2);
@@ -31,12 +34,14 @@ async function main() {
   });
 
   let failed = 0;
-  for (const [name, path] of chosen) if (!(await survives(tools, name, path, seconds))) failed++;
+  for (const [name, path] of chosen) {
+    if (!(await survives(tools, name, path, { seconds, quiet: wanted === "all" }))) failed++;
+  }
   console.log(`${chosen.length - failed} passed, ${failed} failed`);
   return failed ? 1 : 0;
 }
 
-async function survives(tools, name, path, seconds) {
+async function survives(tools, name, path, { seconds, quiet }) {
   const program = await tools.link(path, ["-fsanitize=fuzzer"]);
   const found = join(cacheDir, "fuzz", name);
   const seeds = join(nativeDir, "fuzz", "corpus", name);
@@ -49,8 +54,15 @@ async function survives(tools, name, path, seconds) {
     found,
   ];
   if (existsSync(seeds)) args.push(seeds);
-  const code = await run(program, args, { stdio: ["ignore", 2, 2] });
-  say(`fuzz ${name}: ${code === 0 ? `ok, ${seconds} s` : `FAILED (exit code ${code})`}`);
+  if (!quiet) return ended(name, await run(program, args, { stdio: ["ignore", 2, 2] }));
+  const { code, text } = await capture(program, args);
+  if (code !== 0) process.stderr.write(`${text.trimEnd().split("\n").slice(-shownLines).join("\n")}\n`);
+  return ended(name, code, /number_of_executed_units: (\d+)/.exec(text)?.[1]);
+}
+
+function ended(name, code, runs) {
+  const result = code === 0 ? `ok${runs ? `, ${runs} runs` : ""}` : `FAILED (exit code ${code})`;
+  say(`fuzz ${name}: ${result}`);
   return code === 0;
 }
 

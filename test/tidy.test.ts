@@ -56,12 +56,13 @@ describe("files", () => {
     ).toEqual([]);
   });
 
-  // The formatters hold code to 110 and 100 columns; comments and strings, which they leave alone, may run a little on.
+  // The formatters hold code to 110 and 100 columns; comments and strings may run a little on, tables in them more.
   test("lines are at most 120 columns", () => {
     const long: string[] = [];
     for (const path of code) {
       for (const [at, line] of read(path).split("\n").entries()) {
-        if ([...line].length > 120) long.push(`${path}:${at + 1} has ${line.length} columns`);
+        const isTable = /^\s*(\*|\/\/) \|/.test(line);
+        if (!isTable && [...line].length > 120) long.push(`${path}:${at + 1} has ${line.length} columns`);
       }
     }
     expect(long).toEqual([]);

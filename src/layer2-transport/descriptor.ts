@@ -18,7 +18,8 @@
  * | closed    | ↑   | length: a detail           | close code       | error code + 1, or 0 |
  * | answered  | ↑   |                            | token            | error code + 1, or 0 |
  *
- * `done`: the message or chunk has been handled, the next may come. `retire`: the app knows of the end, the slot is free.
+ * `done`: the message or chunk has been handled, the next may come. `retire`: the app knows of the end, the slot is
+ * free.
  * `answered`: a flush or a file is through. "Handed over": the receiver of the descriptor must `drop` it.
  */
 

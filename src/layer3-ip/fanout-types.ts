@@ -136,7 +136,7 @@ export interface Fanout extends AsyncDisposable {
   /** Datagrams at `socket` from `address`:`port` are the track's packets. Port 0: from any port of it. */
   addSource(track: number, socket: number, address: string, port: number): void;
   removeSource(track: number, socket: number, address: string, port: number): void;
-  /** Hands in RTP packets: `count` of them in `bytes`, packet i at `offsets[2*i]`, `offsets[2*i+1]` bytes long. Copied. */
+  /** Hands in `count` RTP packets, copied: packet i is in `bytes` at `offsets[2*i]`, `offsets[2*i+1]` bytes long. */
   push(track: number, bytes: Uint8Array, offsets: Uint32Array, count: number): void;
 
   /** Makes a receiver that stands still until `startReceiver`; its first packet is fixed now, for RTP-Info. */

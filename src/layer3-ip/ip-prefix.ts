@@ -1,5 +1,5 @@
 /**
- * Addresses of a link as a user writes them ("10.0.0.1/24", "fd00::1/64"), checked, and as native code reads them.
+ * Addresses of a link as users write them ("10.0.0.1/24", "fd00::1/64"), checked, and as native code reads them.
  *
  * Layer 3. Strict: text that is not exactly an address is refused with a sentence, never guessed at.
  */

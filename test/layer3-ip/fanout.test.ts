@@ -1,6 +1,6 @@
 /**
- * The fan-out engine with real sockets on loopback: input by UDP and by push, receivers that come and go, key frames and
- * the cache, reports, taps, and what happens to bytes that are no RTP.
+ * The fan-out engine with real sockets on loopback: input by UDP and by push, receivers that come and go, key frames
+ * and the cache, reports, taps, and what happens to bytes that are no RTP.
  */
 
 import { createSocket, type Socket } from "node:dgram";
@@ -212,7 +212,7 @@ describe("fan-out", () => {
     expect(own.fanout.counters()).toMatchObject({ frames: 2, "frames.by_hold": 1 });
   });
 
-  it("starts a new receiver at the cached key frame, at the place that RTP-Info was told, then goes on live", async () => {
+  it("starts a new receiver at the cached key frame, where RTP-Info was told it would, then goes on live", async () => {
     const own = await engine();
     const track = own.fanout.openTrack({ ...video });
     push(own.fanout, track, [...frame(0, 0, 5), ...frame(5, 3000, 5, true), ...frame(10, 6000, 5)]);

@@ -281,7 +281,7 @@ describe("PLAY", () => {
     expect(read(later.at(-1)?.packet)[2]).toBe(1);
   });
 
-  it("5a.19 without the publisher's reports, time is that of arrival; the first comes with the first packet", async () => {
+  it("5a.19 without the publisher's reports, time is that of arrival; the first comes with a packet", async () => {
     const { reader, publish, clock, pass } = await harness();
     const publisher = await publish();
     const client = reader();
