@@ -80,6 +80,11 @@ export interface RelayArguments {
 export function readRelayArguments(args: readonly string[]): RelayArguments {
   const values = readOptions("relay", options, args);
   const relay: { -readonly [K in keyof RelayOptions]: RelayOptions[K] } = {};
+  const pulls = readPulls(values.pull ?? []);
+  const demo = values.demo ?? false;
+  if (demo && pulls.some(({ path }) => path === "demo")) {
+    throw new UsageError('"demo" is the path of --demo: give --pull another name', "relay");
+  }
   if (values.port !== undefined) relay.port = readNumber("relay", "port", values.port, 0, 65_535);
   if (values["rtp-port"] !== undefined) {
     relay.rtpPort = readNumber("relay", "rtp-port", values["rtp-port"], 0, 65_534);
@@ -96,8 +101,8 @@ export function readRelayArguments(args: readonly string[]): RelayArguments {
   return {
     relay,
     workers: values.workers === undefined ? undefined : readNumber("relay", "workers", values.workers, 1, 16),
-    pulls: readPulls(values.pull ?? []),
-    demo: values.demo ?? false,
+    pulls,
+    demo,
     stats: values.stats ?? false,
     json: values["json-log"] ?? false,
   };
@@ -157,11 +162,35 @@ async function startSources(
   sources: Source[],
   { apo, relay, given, log }: { apo: Apo; relay: Relay; given: RelayArguments; log: RelayLog },
 ): Promise<void> {
-  for (const { path, url } of given.pulls) sources.push(startPull(apo, relay, { name: path, url, log }));
+  for (const pull of given.pulls) sources.push(pullOne(apo, relay, pull, log));
   if (!given.demo) return;
   const url = `${relay.url}/demo`;
   sources.push(await startDemo(apo, { url, log }));
-  if (!given.json) process.stdout.write(`\nThe demo plays. Watch it with:\n\n  ffplay ${url}\n\n`);
+  if (!given.json) process.stdout.write(howToPlay(url));
+}
+
+/** A URL that cannot ever work is a fault of the command line. */
+function pullOne(apo: Apo, relay: Relay, { path, url }: PullArgument, log: RelayLog): Source {
+  try {
+    return startPull(apo, relay, { name: path, url, log });
+  } catch (error) {
+    if (error instanceof ApoError) throw new UsageError(error.message, "relay");
+    throw error;
+  }
+}
+
+function howToPlay(url: string): string {
+  return `
+  The demo is at ${url}
+  Play it with one of
+
+    ffplay -rtsp_transport tcp ${url}
+    vlc ${url}
+    gst-launch-1.0 playbin uri=${url}
+
+  Ctrl-C ends it.
+
+`;
 }
 
 /** The first of SIGINT and SIGTERM; a second one ends the process at once, as it would without us. */

@@ -80,6 +80,7 @@ describe("a wrong command line ends with 2 and says what is wrong", () => {
     [["--budget", "much"], '--budget takes a size such as 512k or 4M, not "much"'],
     [["--pull", "rtsp://h/p"], "--pull takes NAME=URL, such as cam=rtsp://user:pass@10.0.0.9/stream1"],
     [["--pull", "a=rtsp://h/p", "--pull", "a=rtsp://h/q"], '--pull has "a" twice'],
+    [["--demo", "--pull", "demo=rtsp://h/p"], '"demo" is the path of --demo: give --pull another name'],
     [["--colour"], 'there is no option "--colour"'],
     [["--port"], "Option '--port <value>' argument missing"],
   ])("relay %j", (args, message) => {
@@ -137,6 +138,26 @@ describe("apo relay", () => {
       `apo: relay: TCP port ${port} (RTSP): taken by another program; choose another with --port\n`,
     );
     expect(code).toBe(1);
+  });
+
+  it("--demo publishes and says how to play; --pull reads it from there; Ctrl-C ends all", async () => {
+    const first = start("relay", "--port=0", "--rtp-port=0", "--address=127.0.0.1", "--demo");
+    const [url] = await line(first, /rtsp:\S+\/demo$/);
+    const second = start("relay", "--port=0", "--rtp-port=0", "--address=127.0.0.1", `--pull=copy=${url}`);
+    await line(second, /publishes copy: H264/);
+    for (const child of [second, first]) {
+      child.kill("SIGINT");
+      expect(await once(child, "exit")).toEqual([0, null]);
+    }
+  });
+
+  it("a --pull that cannot work ends with 2", async () => {
+    const child = start("relay", "--port=0", "--rtp-port=0", "--address=127.0.0.1", "--pull=a=rtsps://h/p");
+    const { code, err } = await finish(child);
+    expect([code, err]).toEqual([
+      2,
+      "apo relay: pull a: rtsps:// (RTSP over TLS) is not supported yet\nTry: apo relay --help\n",
+    ]);
   });
 
   it("--json-log writes one object a line", async () => {
