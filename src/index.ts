@@ -31,6 +31,6 @@ export type {
   Sockfd,
 } from "./layer1-app/types.ts";
 // The wire of the `mem` link.
-export { createWire, type Wire, type WireOptions } from "./layer2-transport/index.ts";
+export { createWire, openWire, type Wire, type WireOptions } from "./layer2-transport/index.ts";
 // The words of the fan-out engine.
 export type * from "./layer3-ip/fanout-types.ts";

@@ -9,6 +9,7 @@
 export {
   createWire,
   type MemLink,
+  openWire,
   startMemLink,
   type Wire,
   type WireOptions,
