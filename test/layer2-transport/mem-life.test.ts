@@ -20,6 +20,7 @@ function run(program: string): {
   const prelude = `
     import { readdirSync, readFileSync } from "node:fs";
     import { createRuntime, createWire } from ${source("index.ts")};
+    const workerSource = ${JSON.stringify(source("index.ts"))};
     const echo = async (wire) => {
       const a = await createRuntime({ link: "mem", wire, address: "10.0.0.1/24", workers: 1 });
       const b = await createRuntime({ link: "mem", wire, address: "10.0.0.2/24", workers: 1 });
@@ -52,6 +53,30 @@ function run(program: string): {
 test("a process ends by itself when its runtimes are closed", () => {
   const ended = run(`console.log(await echo(createWire()));`);
   expect(ended).toEqual({ status: 0, signal: null, lines: ["hello"], errors: "" });
+});
+
+test("a runtime in another thread joins the wire by its number, and leaves it when the thread is terminated", () => {
+  const ended = run(`
+    const { Worker } = await import("node:worker_threads");
+    const wire = createWire();
+    const a = await createRuntime({ link: "mem", wire, address: "10.0.0.1/24", workers: 1 });
+    await a.opens({ protocol: "udp", port: 7, request: (fd, message, apo) => apo.sendto(fd, message.bytes) });
+    const program = \`
+      import { parentPort, workerData } from "node:worker_threads";
+      import { createRuntime, openWire } from \${workerSource};
+      const b = await createRuntime({ link: "mem", wire: openWire(workerData), address: "10.0.0.2/24", workers: 1 });
+      const request = (_, message) => parentPort.postMessage(message.text());
+      await b.opens({ protocol: "udp", to: "10.0.0.1:7", news: "from another thread", request });
+    \`;
+    const url = new URL("data:text/javascript," + encodeURIComponent(program));
+    const worker = new Worker(url, { workerData: wire.id });
+    const text = await new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+    console.log(text, wire.endpoints);
+    await worker.terminate();
+    console.log(wire.endpoints);
+    await a.close();
+  `);
+  expect(ended).toEqual({ status: 0, signal: null, lines: ["from another thread 2", "1"], errors: "" });
 });
 
 test("50 runtimes, two by two, leave no thread, no descriptor and no mapping behind", () => {
