@@ -4,7 +4,7 @@
  *
  * Plain JavaScript for Node >= 18, no dependencies: it runs before anything is installed.
  */
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { makeReady } from "./lib/bootstrap.js";
 import { chooseNode, root } from "./lib/paths.js";
@@ -16,6 +16,7 @@ const tasks = {
   test: { run: (args) => node([tool("vitest/vitest.mjs"), "run", "--configLoader=native", ...args]) },
   check: { native: false, run: (args) => node(["scripts/check.js", ...args]) },
   format: { native: false, run: (args) => node(["scripts/check.js", "--write", ...args]) },
+  example: { native: false, run: runExample },
   bench: { run: (args) => node(["bench/main.ts", ...args]) },
   build: { native: false, run: buildDist },
   "build:native": { run: () => 0 },
@@ -35,6 +36,15 @@ function node(args) {
   const path = `${dirname(program)}${delimiter}${join(root, "node_modules", ".bin")}`;
   const env = { ...process.env, PATH: `${path}${delimiter}${process.env.PATH ?? ""}` };
   return run(program, args, { cwd: root, env });
+}
+
+/** `npm run example -- echo 7007`: a name of examples/ and its arguments. */
+function runExample([name, ...args]) {
+  const folder = join(root, "examples");
+  const names = readdirSync(folder).filter((file) => file.endsWith(".ts"));
+  if (names.includes(`${name}.ts`)) return node([join("examples", `${name}.ts`), ...args]);
+  const known = names.map((file) => file.slice(0, -3)).join(", ");
+  throw new PlainError(`usage: npm run example -- NAME [ARGS]; the names are ${known}.`);
 }
 
 async function buildDist(args) {
