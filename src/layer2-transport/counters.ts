@@ -39,7 +39,6 @@ export const appCounterNames = [
   "layer1.send.deferred",
   "layer1.drop.stale",
   "layer1.drop.over-sendlen",
-  "layer1.drop.after-close",
   "layer1.handler.errors",
 ] as const;
 

@@ -7,6 +7,7 @@
 
 import type { ErrorCode } from "../layer1-app/errors.ts";
 import { Connection } from "./connection.ts";
+import type { Container } from "./container.ts";
 import type { Counters, WorkerCounter } from "./counters.ts";
 import { type CloseCode, closeCodes, errorWord, kind } from "./descriptor.ts";
 import { framerResult } from "./framer.ts";
@@ -139,7 +140,8 @@ export class Dispatcher implements TransportEvents {
     if (!connection.withApp && !connection.starved && !connection.closing) this.deliver(connection);
   }
 
-  sent(connection: Connection, container: Parameters<TransportEvents["sent"]>[1]): void {
+  sent(connection: Connection, container: Container, taken = true): void {
+    if (!taken) this.context.counters.add("layer2.drop.send-unsent");
     this.sender.sent(connection, container);
   }
 

@@ -112,12 +112,11 @@ export class Sender implements FileHost {
     const { counters } = this.context;
     connection.file?.abort();
     connection.file = undefined;
-    let unsent = connection.submitted - connection.completed;
+    const unsent = connection.outgoing.length;
     for (let item = connection.outgoing.shift(); item; item = connection.outgoing.shift()) {
       if (item instanceof Container) item.done();
       else this.answer(item.request.link, connection, item.request.token, "ESTALE");
     }
-    unsent = Math.max(0, unsent);
     if (unsent > 0) counters.add("layer2.drop.send-unsent", unsent);
     connection.completed = connection.submitted;
     this.answerFlushes(connection);

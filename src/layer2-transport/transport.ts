@@ -93,8 +93,8 @@ export interface TransportEvents {
   datagram(connection: Connection, frame: number, offset: number, length: number): void;
   /** The peer will send nothing more. */
   peerEnded(connection: Connection): void;
-  /** A container given to `send` is no longer needed. */
-  sent(connection: Connection, container: Container): void;
+  /** A container given to `send` is no longer needed. `taken` false: it was thrown away, and is counted as that. */
+  sent(connection: Connection, container: Container, taken?: boolean): void;
   /** The connection is over. `code` is used unless the app's side asked for the end first. */
   ended(connection: Connection, code: CloseCode, error?: ErrorCode): void;
 }

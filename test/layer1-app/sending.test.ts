@@ -345,7 +345,7 @@ describe("streams", () => {
     await until("closed is told", () => ends.length === 1);
     expect(ends[0]?.reason.code).toBe("handler");
     expect(ends[0]?.reason.error?.message).toContain("disk on fire");
-    await until("the peer knows", () => client.closed);
+    await until("the peer knows", () => client.closed || client.ended);
   });
 
   test("an iterable is told to stop when the connection ends", async () => {

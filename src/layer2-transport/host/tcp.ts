@@ -26,16 +26,16 @@ export class TcpSocket {
   private readonly events: TransportEvents;
   private connection: Connection | undefined;
   private readonly writes = new Fifo<Container>();
-  private readonly written: () => void;
+  private readonly written: (error?: Error | null) => void;
   private error: ErrorCode | undefined;
   private linger: NodeJS.Timeout | undefined;
 
   constructor(socket: Socket, events: TransportEvents) {
     this.socket = socket;
     this.events = events;
-    this.written = () => {
+    this.written = (error) => {
       const container = this.writes.shift();
-      if (container && this.connection) events.sent(this.connection, container);
+      if (container && this.connection) events.sent(this.connection, container, !error);
     };
   }
 
@@ -85,7 +85,8 @@ export class TcpSocket {
 
   private closed(connection: Connection): void {
     clearTimeout(this.linger);
-    for (let left = this.writes.shift(); left; left = this.writes.shift()) this.events.sent(connection, left);
+    for (let left = this.writes.shift(); left; left = this.writes.shift())
+      this.events.sent(connection, left, false);
     this.connection = undefined;
     this.events.ended(connection, this.error ? "reset" : connection.peerEnded ? "end" : "reset", this.error);
   }
