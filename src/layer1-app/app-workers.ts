@@ -25,7 +25,8 @@ export interface AppWorkersOptions {
     party: number,
     give: (index: number, memory: LinkMemory, port: MessagePort) => void,
   ) => void;
-  readonly died: (party: number, error: Error, again: boolean) => void;
+  /** A worker has died. Resolves when nothing of it is left in the layer-2 workers. */
+  readonly died: (party: number, error: Error, again: boolean) => Promise<void>;
   /** A fresh worker has its modules and takes connections. */
   readonly replaced: (party: number) => void;
   readonly warn: (alarm: Alarm, detail: string) => void;
@@ -176,7 +177,7 @@ export class AppWorkers {
       );
   }
 
-  private died(place: Place, error: Error, soon: boolean): void {
+  private async died(place: Place, error: Error, soon: boolean): Promise<void> {
     place.port?.close();
     place.port = undefined;
     for (const [number, load] of [...this.loads]) {
@@ -189,8 +190,8 @@ export class AppWorkers {
     if (this.stopping) return;
     place.earlyDeaths = soon ? place.earlyDeaths + 1 : 0;
     const again = place.earlyDeaths < soonDeaths;
-    this.options.died(place.party, error, again);
-    if (!again) return;
+    await this.options.died(place.party, error, again);
+    if (!again || this.stopping) return;
     this.startOne(place);
     const loads = [...this.modules.values()].map((open) => this.loadIn(place, open));
     Promise.all(loads).then(

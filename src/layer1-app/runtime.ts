@@ -333,8 +333,7 @@ export class Runtime implements Apo {
     }
   }
 
-  private appWorkerDied(party: number, error: Error, again: boolean): void {
-    this.threads.tellWorkers({ type: "unlink", party });
+  private appWorkerDied(_party: number, error: Error, again: boolean): void {
     const more = again ? "" : "; it died too often to be started again";
     const text = `an app worker died (${error.message}): its connections are closed${more}`;
     this.alarmAll({ code: "worker", text, count: 1 });

@@ -107,8 +107,11 @@ export class Threads {
           give(index, memory, port);
         }
       },
-      died: (party, error, again) => {
+      died: async (party, error, again) => {
         this.events.appWorkerDied(party, error, again);
+        const calls = this.shards.map((_, index) => this.workers.call(index, { type: "unlink", party }));
+        await Promise.allSettled(calls);
+        // Only now does nobody pass it frames any more.
         this.pool.dropAll(party);
       },
       replaced: (party) => this.events.appWorkerReplaced(party),

@@ -26,7 +26,7 @@ export interface WorkerStart {
 /** From the main thread. Those with `call` are answered by a `reply`. */
 export type ToWorker =
   | { readonly type: "link"; readonly party: number; readonly memory: LinkMemory; readonly port: MessagePort }
-  | { readonly type: "unlink"; readonly party: number }
+  | { readonly type: "unlink"; readonly call: number; readonly party: number }
   | {
       readonly type: "listen";
       readonly call: number;

@@ -11,6 +11,7 @@ export const workerCounterNames = [
   "layer2.connections.ended",
   "layer2.connections.refused-backlog",
   "layer2.connections.refused-table",
+  "layer2.connections.refused-system",
   "layer2.connections.failed",
   "layer2.receive.bytes",
   "layer2.receive.messages",

@@ -5,7 +5,7 @@
  * of kernel sockets or packets (a `Transport` does) and nothing of handlers (layer 1 does).
  */
 
-import type { ErrorCode } from "../layer1-app/errors.ts";
+import { type ErrorCode, errorCodes } from "../layer1-app/errors.ts";
 import { Connection } from "./connection.ts";
 import type { Container } from "./container.ts";
 import type { Counters, WorkerCounter } from "./counters.ts";
@@ -80,6 +80,12 @@ export class Dispatcher implements TransportEvents {
     Atomics.add(counts, context.index, 1);
     context.counters.add("layer2.connections.accepted");
     return connection;
+  }
+
+  acceptFailed(listener: ListenerRecord, error: ErrorCode): void {
+    this.context.counters.add("layer2.connections.refused-system");
+    const text = `listener on port ${listener.port}: a connection was refused: ${errorCodes[error]} (${error})`;
+    this.context.alarm(listener.id, "backlog", text);
   }
 
   connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined {

@@ -84,6 +84,8 @@ export interface Transport {
 export interface TransportEvents {
   /** A new connection of a listener. Undefined: it is refused (backlog or table full), drop it at once. */
   accepted(listener: ListenerRecord, ends: Ends, handle: unknown): Connection | undefined;
+  /** The system has refused a connection that was to be accepted (no file descriptor is left). */
+  acceptFailed(listener: ListenerRecord, error: ErrorCode): void;
   /** A client's connection stands. Undefined: there is no slot; `connectFailed` has been called. */
   connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined;
   connectFailed(request: ConnectRequest, code: ErrorCode, text: string): void;

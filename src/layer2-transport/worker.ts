@@ -78,7 +78,7 @@ function obey(message: ToWorker): void {
       return;
     }
     case "unlink":
-      unlink(message.party);
+      reply(message.call, unlink(message.party));
       return;
     case "endpoint":
       listeners.get(message.listener)?.endpoints.push(message.party);
@@ -104,9 +104,11 @@ function obey(message: ToWorker): void {
   }
 }
 
-function unlink(party: number): void {
+/** An app endpoint has died: what it had sent still goes out, then its connections end. */
+async function unlink(party: number): Promise<void> {
   const link = links.get(party);
   if (!link) return;
+  mailbox.exhaust();
   links.delete(party);
   for (const listener of listeners.values()) {
     const at = listener.endpoints.indexOf(party);

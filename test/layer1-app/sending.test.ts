@@ -177,6 +177,16 @@ describe("many receivers", () => {
     expect(before).toBe(40);
   });
 
+  test("more of them than one small frame can list", async () => {
+    const apo = await startRuntime();
+    const { connected, handlers } = recorder();
+    const listener = await apo.opens({ protocol: "tcp", port: 0, address: "127.0.0.1", ...handlers });
+    const clients = await Promise.all(Array.from({ length: 300 }, () => dial(listener.port)));
+    await until("all are connected", () => connected.length === 300);
+    await apo.sendto(connected, "to each of you");
+    for (const client of clients) expect((await client.read(14)).toString()).toBe("to each of you");
+  });
+
   test("a receiver that does not read is passed over when it is full, the others are not", async () => {
     const apo = await startRuntime();
     const { connected, handlers } = recorder();

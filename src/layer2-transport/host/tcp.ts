@@ -17,6 +17,8 @@ import { errorCodeOf, explain, systemCode } from "./errors.ts";
 
 /** How long the peer may take to end its side after ours, in milliseconds. */
 const lingerMs = 2000;
+/** Silence after which the kernel asks whether the peer is still there; else a vanished one stays for ever. */
+const keepAliveMs = 60_000;
 /** Connections that the kernel keeps until they are accepted (it lowers this to net.core.somaxconn). */
 const kernelBacklog = 4096;
 
@@ -148,8 +150,9 @@ export class TcpListener {
   constructor(listener: ListenerRecord, events: TransportEvents) {
     this.listener = listener;
     this.events = events;
-    this.server = createServer({ allowHalfOpen: true, noDelay: listener.nodelay }, (socket) =>
-      this.accept(socket),
+    this.server = createServer(
+      { allowHalfOpen: true, noDelay: listener.nodelay, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
+      (socket) => this.accept(socket),
     );
   }
 
@@ -158,7 +161,9 @@ export class TcpListener {
     let { address, port } = this.listener;
     try {
       if (shared && first) ({ address, port } = await probe(address, port));
-      return await bindServer(this.server, address, port, shared);
+      const bound = await bindServer(this.server, address, port, shared);
+      this.server.on("error", (error) => this.events.acceptFailed(this.listener, errorCodeOf(error)));
+      return bound;
     } catch (error) {
       throw explain(`listen on tcp port ${port}${address ? ` of ${address}` : ""}`, error);
     }
@@ -186,7 +191,14 @@ export class TcpListener {
 export function connectTcp(request: ConnectRequest, events: TransportEvents): void {
   const { address, port, connectMs } = request;
   const what = `connect to ${address}:${port} over tcp`;
-  const socket = connect({ host: address, port, allowHalfOpen: true, noDelay: request.nodelay });
+  const socket = connect({
+    host: address,
+    port,
+    allowHalfOpen: true,
+    noDelay: request.nodelay,
+    keepAlive: true,
+    keepAliveInitialDelay: keepAliveMs,
+  });
   const failed = (error: unknown): void => {
     clearTimeout(timer);
     socket.on("error", () => {});
