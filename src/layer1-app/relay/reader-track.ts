@@ -30,6 +30,8 @@ export class ReaderTrack implements ReaderRoute {
   lastBlock: ReportBlock | undefined;
   readonly #connection: Connection;
   #started = false;
+  /** Packets sent before the last pause. */
+  #sentBefore = 0;
   /** UDP: where to, as said or as learned. */
   #ports: [rtp: number, rtcp: number] = [0, 0];
 
@@ -134,6 +136,7 @@ export class ReaderTrack implements ReaderRoute {
 
   stop(): void {
     this.#started = false;
+    this.#sentBefore = this.sent();
     if (this.member !== undefined) this.track.audience.leave(this.member);
     this.member = undefined;
     if (this.receiver === 0) return;
@@ -144,8 +147,11 @@ export class ReaderTrack implements ReaderRoute {
 
   /** Packets sent since it last started. */
   sent(): number {
-    if (this.member !== undefined) return this.track.audience.sent(this.member).packets;
-    return this.receiver === 0 ? 0 : (this.session.core.fanout.receiverStatus(this.receiver)?.packets ?? 0);
+    if (this.member !== undefined) {
+      return this.#sentBefore + this.track.audience.sent(this.member).packets;
+    }
+    if (this.receiver === 0) return this.#sentBefore;
+    return this.#sentBefore + (this.session.core.fanout.receiverStatus(this.receiver)?.packets ?? 0);
   }
 
   release(): void {
