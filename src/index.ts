@@ -8,6 +8,15 @@
 export { ApoError, type ErrorCode, errorCodes } from "./layer1-app/errors.ts";
 // Starting a runtime, and what one message is.
 export { framing } from "./layer1-app/framing.ts";
+// The relay: an app on layer 1 like any other.
+export { createRelay } from "./layer1-app/relay/relay.ts";
+export type {
+  Publication,
+  PublishOptions,
+  Relay,
+  RelayOptions,
+  RelayStats,
+} from "./layer1-app/relay/types.ts";
 export { createRuntime } from "./layer1-app/runtime.ts";
 // The words of an app.
 export type {
