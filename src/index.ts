@@ -9,6 +9,7 @@ export { ApoError, type ErrorCode, errorCodes } from "./layer1-app/errors.ts";
 // Starting a runtime, and what one message is.
 export { framing } from "./layer1-app/framing.ts";
 // The relay: an app on layer 1 like any other.
+export { type Pull, type PullOptions, startPull } from "./layer1-app/relay/client/pull-source.ts";
 export { createRelay } from "./layer1-app/relay/relay.ts";
 export type {
   Publication,
