@@ -5,6 +5,7 @@
  * go to stderr.
  */
 import { existsSync, readdirSync } from "node:fs";
+import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -30,6 +31,9 @@ Examples:
   npm run bench -- fanout
   npm run --silent bench -- fanout --quick --json
 `;
+
+/** Load average from which delays are no longer the server's alone. */
+const busyLoad = 0.5;
 
 class UsageError extends Error {}
 
@@ -70,10 +74,21 @@ async function obey(args: readonly string[], line: CommandLine): Promise<number>
     throw new UsageError(`name one bench to run: ${benchNames(line.folder).join(", ")}`);
   }
   const bench = await loadBench(line.folder, name);
-  const rows = await bench.run({ quick: values.quick, say: (text) => line.err(`${text}\n`) });
+  const say = (text: string) => line.err(`${text}\n`);
+  warnOfLoad(say);
+  const rows = await bench.run({ quick: values.quick, say });
   const report: Report = { bench: name, machine: describeMachine(), date: new Date().toISOString(), rows };
   line.out(values.json ? `${JSON.stringify(report)}\n` : textOf(report));
   return values.strict && rows.some((row) => row.pass === false) ? 1 : 0;
+}
+
+/** Whatever else runs shows in the delays first. The report does not hide it, and this says why. */
+function warnOfLoad(say: (text: string) => void): void {
+  const load = loadavg()[0]!;
+  if (load < busyLoad) return;
+  say(
+    `this machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} CPUs): delays will show it`,
+  );
 }
 
 function readArguments(args: readonly string[]) {
