@@ -113,9 +113,11 @@ describe("the command line", () => {
     writeFileSync(join(folder, name, "index.ts"), source);
   }
 
-  const run = (...args: string[]) =>
+  const run = (...args: string[]) => runIn(folder, ...args);
+
+  const runIn = (benches: string, ...args: string[]) =>
     runCommandLine(args, {
-      folder,
+      folder: benches,
       out: (text) => {
         out += text;
       },
@@ -133,10 +135,8 @@ describe("the command line", () => {
   });
 
   test("--list of this repository names the fan-out bench", async () => {
-    folder = fileURLToPath(new URL("../../bench", import.meta.url));
-    expect(await run("--list")).toBe(0);
+    expect(await runIn(fileURLToPath(new URL("../../bench", import.meta.url)), "--list")).toBe(0);
     expect(out).toMatch(/^fanout {2}\S/m);
-    folder = "";
   });
 
   test("--json prints one object and nothing else; progress goes to the other stream", async () => {
