@@ -68,8 +68,7 @@ void FanoutEngine::post(std::function<void()> command) {
   {
     const std::lock_guard lock(mutex_);
     commands_.push_back(std::move(command));
-    wake = !wake_pending_;
-    wake_pending_ = true;
+    wake = !commands_waiting_.exchange(true, std::memory_order_acq_rel);
   }
   if (!wake) return;
   const uint64_t one = 1;
@@ -374,7 +373,7 @@ void FanoutEngine::run_commands() {
   {
     const std::lock_guard lock(mutex_);
     commands.swap(commands_);
-    wake_pending_ = false;
+    commands_waiting_.store(false, std::memory_order_release);
   }
   for (auto& command : commands) command();
 }
@@ -407,19 +406,14 @@ void FanoutEngine::wait(int64_t timeout_ns) {
     count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), timeout_ms);
   }
   bump(counters_.wakeups, 1);
+  // The wake-up is taken back before the commands are: one that comes in between wakes the thread again.
+  uint64_t value = 0;
+  [[maybe_unused]] const ssize_t n = ::read(wake_.get(), &value, sizeof(value));
+  run_commands();
   for (int i = 0; i < count; i++) {
     const uint64_t token = ready[static_cast<size_t>(i)].data.u64;
-    if (token == kWakeToken) {
-      uint64_t value = 0;
-      [[maybe_unused]] const ssize_t n = ::read(wake_.get(), &value, sizeof(value));
-      continue;
-    }
-    const auto id = static_cast<uint32_t>(token >> 1);
-    const auto found = sockets_.find(id);
-    if (found == sockets_.end()) continue;
-    SocketPair& pair = found->second;
-    if ((token & 1) == 0 && pair.v4) receive(id, *pair.v4, pair.kernel_drops_v4);
-    if ((token & 1) == 1 && pair.v6) receive(id, *pair.v6, pair.kernel_drops_v6);
+    if (token == kWakeToken) continue;
+    receive(static_cast<uint32_t>(token >> 1), (token & 1) != 0);
   }
 }
 
@@ -435,7 +429,6 @@ void FanoutEngine::run() {
       ::nanosleep(&gather, nullptr);
     }
     wait(wait_ns(mono_now()));
-    run_commands();
     const int64_t now = mono_now();
     if (!pending_tracks_.empty()) flush_due(now);
     if (!unsettled_.empty() && now >= next_catch_up_) catch_up(now);

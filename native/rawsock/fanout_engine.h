@@ -153,7 +153,10 @@ class FanoutEngine {
   int64_t wait_ns(int64_t now) const;
   void wait(int64_t timeout_ns);
 
-  void receive(uint32_t id, UdpSocket& socket, uint32_t& kernel_drops);
+  void receive(uint32_t id, bool v6);
+  void note_kernel_drops(int count, uint32_t& known);
+  void take_batch(uint32_t id, int count);
+  RtpTrack* source_track(uint32_t socket, const IpEndpoint& from);
   void datagram(uint32_t socket, const IpEndpoint& from, std::span<const uint8_t> bytes,
                 const Arrival& arrival);
   void stray(uint32_t socket, const IpEndpoint& from, std::span<const uint8_t> bytes,
@@ -193,7 +196,7 @@ class FanoutEngine {
   mutable std::mutex mutex_;
   std::vector<std::function<void()>> commands_;
   size_t push_bytes_ = 0;
-  bool wake_pending_ = false;
+  std::atomic<bool> commands_waiting_{false};
   uint32_t next_id_ = 1;
   std::unordered_map<uint32_t, std::shared_ptr<RtpTrack>> known_tracks_;
   std::unordered_map<uint32_t, std::shared_ptr<Receiver>> known_receivers_;

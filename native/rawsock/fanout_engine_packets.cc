@@ -47,59 +47,83 @@ bool is_rtcp(std::span<const uint8_t> bytes) {
 
 }  // namespace
 
-void FanoutEngine::receive(uint32_t id, UdpSocket& socket, uint32_t& kernel_drops) {
+void FanoutEngine::receive(uint32_t id, bool v6) {
   // Bounded, so that a flood at one socket leaves room for the others and for the timers.
   for (int round = 0; round < 8; round++) {
-    const int count = batch_.receive(socket.fd());
+    // Looked up anew each round: a command that ran meanwhile may have closed it.
+    const auto found = sockets_.find(id);
+    if (found == sockets_.end()) return;
+    SocketPair& pair = found->second;
+    const auto& socket = v6 ? pair.v6 : pair.v4;
+    uint32_t& kernel_drops = v6 ? pair.kernel_drops_v6 : pair.kernel_drops_v4;
+    if (!socket) return;
+    const int count = batch_.receive(socket->fd());
     bump(counters_.receive_calls, 1);
     if (count <= 0) return;
-    const Arrival arrival = arrival_now();
-    for (size_t i = 0; i < static_cast<size_t>(count); i++) {
-      ReceiveBatch::Message message;
-      if (!batch_.message(i, message)) continue;
-      bump(counters_.receive_messages, 1);
-      bump(counters_.receive_bytes, message.bytes.size());
-      if (message.kernel_drops > kernel_drops) {
-        bump(counters_.drop_kernel_receive, message.kernel_drops - kernel_drops);
-        kernel_drops = message.kernel_drops;
-      }
-      if (message.truncated) {
-        bump(counters_.drop_truncated, 1);
-        continue;
-      }
-      if (message.segment_bytes >= message.bytes.size()) {
-        datagram(id, message.from, message.bytes, arrival);
-        continue;
-      }
-      for (size_t at = 0; at < message.bytes.size(); at += message.segment_bytes) {
-        const size_t length = std::min(message.segment_bytes, message.bytes.size() - at);
-        bump(counters_.receive_gro_packets, 1);
-        datagram(id, message.from, message.bytes.subspan(at, length), arrival);
-      }
-    }
+    note_kernel_drops(count, kernel_drops);
+    take_batch(id, count);
     if (static_cast<size_t>(count) < ReceiveBatch::kMessages) return;
   }
 }
 
-void FanoutEngine::datagram(uint32_t socket, const IpEndpoint& from, std::span<const uint8_t> bytes,
-                            const Arrival& arrival) {
-  bump(counters_.receive_packets, 1);
+void FanoutEngine::note_kernel_drops(int count, uint32_t& known) {
+  ReceiveBatch::Message message;
+  // The count only grows: the last message tells it.
+  if (!batch_.message(static_cast<size_t>(count) - 1, message) || message.kernel_drops <= known)
+    return;
+  bump(counters_.drop_kernel_receive, message.kernel_drops - known);
+  known = message.kernel_drops;
+}
+
+void FanoutEngine::take_batch(uint32_t id, int count) {
+  const Arrival arrival = arrival_now();
+  for (size_t i = 0; i < static_cast<size_t>(count); i++) {
+    ReceiveBatch::Message message;
+    if (!batch_.message(i, message)) continue;
+    bump(counters_.receive_messages, 1);
+    bump(counters_.receive_bytes, message.bytes.size());
+    if (message.truncated) {
+      bump(counters_.drop_truncated, 1);
+      continue;
+    }
+    if (message.segment_bytes >= message.bytes.size()) {
+      datagram(id, message.from, message.bytes, arrival);
+      continue;
+    }
+    for (size_t at = 0; at < message.bytes.size(); at += message.segment_bytes) {
+      const size_t length = std::min(message.segment_bytes, message.bytes.size() - at);
+      bump(counters_.receive_gro_packets, 1);
+      datagram(id, message.from, message.bytes.subspan(at, length), arrival);
+    }
+  }
+}
+
+RtpTrack* FanoutEngine::source_track(uint32_t socket, const IpEndpoint& from) {
   auto found = sources_.find(SourceKey{socket, from});
   if (found == sources_.end()) {
     IpEndpoint any_port = from;
     any_port.set_port(0);
     found = sources_.find(SourceKey{socket, any_port});
   }
-  if (found == sources_.end() || is_rtcp(bytes)) {
+  if (found == sources_.end()) return nullptr;
+  const auto track = tracks_.find(found->second);
+  return track == tracks_.end() ? nullptr : track->second.get();
+}
+
+void FanoutEngine::datagram(uint32_t socket, const IpEndpoint& from, std::span<const uint8_t> bytes,
+                            const Arrival& arrival) {
+  bump(counters_.receive_packets, 1);
+  RtpTrack* track = source_track(socket, from);
+  if (track == nullptr && commands_waiting_.load(std::memory_order_acquire)) {
+    // The app may have named this source before it answered the sender: that command comes first.
+    run_commands();
+    track = source_track(socket, from);
+  }
+  if (track == nullptr || is_rtcp(bytes)) {
     stray(socket, from, bytes, arrival);
     return;
   }
-  const auto track = tracks_.find(found->second);
-  if (track == tracks_.end()) {
-    bump(counters_.drop_no_track, 1);
-    return;
-  }
-  packet(*track->second, bytes, arrival);
+  packet(*track, bytes, arrival);
 }
 
 void FanoutEngine::stray(uint32_t socket, const IpEndpoint& from, std::span<const uint8_t> bytes,

@@ -369,6 +369,24 @@ describe("fan-out", () => {
     expect(own.fanout.counters()["drop.malformed"]).toBe(3);
   });
 
+  it("knows a source from the moment it was named: its first packet is never a stranger's", async () => {
+    const own = await engine();
+    const heard: DatagramEvent[] = [];
+    own.fanout.events = { datagram: (event) => heard.push(event) };
+    const noise = await new Sink().bind();
+    for (let i = 0; i < 200; i++) {
+      const track = own.fanout.openTrack({ ...audio });
+      const source = await new Sink().bind();
+      // The engine's thread is in the middle of other datagrams while the source is named and begins.
+      noise.socket.send(Buffer.from([1]), own.port, "127.0.0.1");
+      own.fanout.addSource(track, own.socket, "127.0.0.1", source.port);
+      source.socket.send(rtp({ seq: i, marker: true }), own.port, "127.0.0.1");
+      await until(() => own.fanout.trackStatus(track).packets === 1);
+      own.fanout.closeTrack(track);
+    }
+    expect(heard.filter((event) => event.port !== noise.port)).toEqual([]);
+  });
+
   it("sends reports with each receiver's own counts, and a BYE when asked", async () => {
     const own = await engine();
     const track = own.fanout.openTrack({ ...audio });
