@@ -145,6 +145,8 @@ export function parseRtspMessage(bytes: Uint8Array): RtspMessage {
   const startLine = (lines[0] ?? "").trim();
   if (startLine.startsWith("RTSP/")) return parseStatusLine(startLine, headers, body, cseq);
   const parts = startLine.split(/[ \t]+/);
+  // There are clients that ask OPTIONS of no URL at all: they mean the server.
+  if (parts.length === 2 && parts[0] === "OPTIONS" && parts[1]?.startsWith("RTSP/")) parts.splice(1, 0, "*");
   const [method, url, version] = parts;
   if (method === undefined || url === undefined || version === undefined || parts.length > 3) {
     throw new RtspSyntaxError(400, "Bad Request: the request line is not METHOD URL RTSP/1.0", cseq);

@@ -37,6 +37,13 @@ describe("requests", () => {
     expect(new TextDecoder().decode(request.body)).toBe("v=0");
   });
 
+  it("5a.1 OPTIONS of no URL means the server", () => {
+    for (const line of ["OPTIONS RTSP/1.0", "OPTIONS  RTSP/1.0", "OPTIONS * RTSP/1.0"]) {
+      expect(parseRtspMessage(bytes(`${line}\r\nCSeq: 1\r\n\r\n`))).toMatchObject({ method: "OPTIONS", url: "*" });
+    }
+    expect(refusal("DESCRIBE RTSP/1.0\r\nCSeq: 1\r\n\r\n").status).toBe(400);
+  });
+
   it("5a.2 header names are read in any case", () => {
     const request = parseRtspMessage(bytes("PLAY * RTSP/1.0\r\ncseq: 1\r\nSESSION : abc\r\n\r\n"));
     expect(request.headers.get("CSeq")).toBe("1");
