@@ -207,14 +207,15 @@ function stopSignal(): Promise<void> {
 }
 
 function statsLine(relay: Relay, json: boolean): string {
-  const { counters, ...now } = relay.stats();
+  const { counters, sources, ...now } = relay.stats();
   const engine = relay.fanout.counters();
-  if (json) return JSON.stringify({ event: "stats", ...now, counters, engine });
+  if (json) return JSON.stringify({ event: "stats", ...now, sources, counters, engine });
   const parts = Object.entries(now).map(([name, value]) => `${name} ${value}`);
   const drops = Object.entries(engine).filter(([name, value]) => name.startsWith("drop.") && value > 0);
   const sent = `sent ${engine["send.packets"] ?? 0} packets over UDP`;
   const dropped = drops.map(([name, value]) => `${name.slice(5)} ${value}`).join(", ");
-  return `${parts.join(", ")}; ${sent}${dropped === "" ? "" : `; dropped: ${dropped}`}`;
+  const pulls = sources.map(({ name, state, packets }) => `; pull ${name} ${state}, ${packets} packets`);
+  return `${parts.join(", ")}; ${sent}${dropped === "" ? "" : `; dropped: ${dropped}`}${pulls.join("")}`;
 }
 
 export const relayCommand: Command = {

@@ -12,6 +12,7 @@ import type { Ports } from "./ports.ts";
 import type { Sessions } from "./session.ts";
 import type { Settings } from "./settings.ts";
 import type { Streams } from "./stream.ts";
+import type { SourceStatus } from "./types.ts";
 
 /** Every counter of the relay, with what it counts. */
 export const counterNames = {
@@ -37,6 +38,12 @@ export const counterNames = {
 
 export type CounterName = keyof typeof counterNames;
 
+/** What a source gave with its `expect`. */
+export interface ExpectedSource {
+  readonly wanted: (() => void) | undefined;
+  readonly status: (() => SourceStatus) | undefined;
+}
+
 export class Core {
   readonly apo: Apo;
   readonly fanout: Fanout;
@@ -50,8 +57,8 @@ export class Core {
   streams!: Streams;
   sessions!: Sessions;
   ports!: Ports;
-  /** Paths whose source is on its way, with what to call when somebody asks. */
-  readonly expected = new Map<string, (() => void) | undefined>();
+  /** Paths whose source is on its way, with what to call when somebody asks, and for its numbers. */
+  readonly expected = new Map<string, ExpectedSource>();
   readonly #timers = new Set<NodeJS.Timeout>();
 
   constructor(

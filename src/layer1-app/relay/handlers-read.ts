@@ -42,12 +42,12 @@ export async function describe(exchange: Exchange): Promise<void> {
 async function findStream(core: Core, path: string): Promise<Stream> {
   const there = core.streams.get(path);
   if (there !== undefined) return there;
-  if (!core.expected.has(path)) throw notFound(path);
+  const source = core.expected.get(path);
+  if (source === undefined) throw notFound(path);
   if (core.streams.waiting >= WAITING_MAX)
     throw new Refusal(503, "Service Unavailable: too many wait for a source");
-  const wanted = core.expected.get(path);
   const waiting = core.streams.wait(path, core.settings.describeHoldMs, core.now());
-  wanted?.();
+  source.wanted?.();
   const stream = await waiting;
   if (stream === undefined) throw new Refusal(503, "Service Unavailable: the source is not connected");
   return stream;

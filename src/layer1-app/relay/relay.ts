@@ -18,7 +18,15 @@ import { RtspServer } from "./server.ts";
 import { Sessions } from "./session.ts";
 import { type Settings, settle } from "./settings.ts";
 import { Streams } from "./stream.ts";
-import type { Expectation, Publication, PublishOptions, Relay, RelayOptions, RelayStats } from "./types.ts";
+import type {
+  Expectation,
+  Publication,
+  PublishOptions,
+  Relay,
+  RelayOptions,
+  RelayStats,
+  SourceStatus,
+} from "./types.ts";
 
 /** How often a pair of ports is tried for when any will do: the one after a free even port may be taken. */
 const PAIR_TRIES = 64;
@@ -69,14 +77,14 @@ class RunningRelay implements Relay {
     return publish(this.#core, options);
   }
 
-  expect(path: string, wanted?: () => void): Expectation {
+  expect(path: string, wanted?: () => void, status?: () => SourceStatus): Expectation {
     if (path === "" || !isStreamPath(path)) {
       throw new ApoError("EINVAL", `relay: "${path}" cannot be a stream's path`);
     }
     if (this.#core.expected.has(path)) {
       throw new ApoError("EINVAL", `relay: "${path}" has a source already`);
     }
-    this.#core.expected.set(path, wanted);
+    this.#core.expected.set(path, { wanted, status });
     return { withdraw: () => void this.#core.expected.delete(path) };
   }
 
@@ -90,6 +98,7 @@ class RunningRelay implements Relay {
       streams: core.streams.size,
       waiting: core.streams.waiting,
       routes: core.ports.size,
+      sources: [...core.expected.values()].flatMap(({ status }) => status?.() ?? []),
       counters: { ...core.counters },
     };
   }

@@ -92,6 +92,26 @@ export interface Expectation {
   withdraw(): void;
 }
 
+/** How a source that the relay expects is doing. */
+export interface SourceStatus {
+  /** The path that it feeds. */
+  readonly name: string;
+  /** Without the password. */
+  readonly url: string;
+  readonly state: "connecting" | "playing" | "waiting" | "stopped";
+  readonly transport: "tcp" | "udp";
+  /** Tries so far, and how many of them came to playing. */
+  readonly attempts: number;
+  readonly sessions: number;
+  /** RTP packets of the present session. */
+  readonly packets: number;
+  /** Frames of the present session on channels that were not agreed on, and what was no RTP. */
+  readonly ignored: number;
+  readonly readers: number;
+  /** Why the last session or try ended. */
+  readonly lastFailure: { readonly code: string; readonly text: string } | undefined;
+}
+
 /** Numbers of what exists now, and every counter since the start by name. */
 export interface RelayStats {
   readonly connections: number;
@@ -103,6 +123,8 @@ export interface RelayStats {
   readonly waiting: number;
   /** UDP ports and channels that datagrams are known by. */
   readonly routes: number;
+  /** The sources that were announced by `expect` and tell how they are. */
+  readonly sources: readonly SourceStatus[];
   readonly counters: Readonly<Record<string, number>>;
 }
 
@@ -118,8 +140,11 @@ export interface Relay extends AsyncDisposable {
   readonly rtcpSocket: FanoutSocket;
   /** Publishes a path; whoever published it before is replaced, its readers stay if the media are the same. */
   publish(options: PublishOptions): Publication;
-  /** Announces a source that is on its way. `wanted` is called when a reader asks and nobody publishes. */
-  expect(path: string, wanted?: () => void): Expectation;
+  /**
+   * Announces a source that is on its way. `wanted` is called when a reader asks and nobody publishes; `status` is
+   * for `stats`.
+   */
+  expect(path: string, wanted?: () => void, status?: () => SourceStatus): Expectation;
   stats(): RelayStats;
   /** Does what is due: reports, timeouts, slow readers. Called by itself every `sweepMs`. */
   sweep(): void;

@@ -8,10 +8,10 @@ import { ApoError } from "../../errors.ts";
 import type { Apo } from "../../types.ts";
 import type { RelayLog } from "../log.ts";
 import { withoutPassword } from "../protocol/rtsp-url.ts";
-import type { Expectation, Relay } from "../types.ts";
+import type { Expectation, Relay, SourceStatus } from "../types.ts";
 import { Backoff, type BackoffOptions } from "./backoff.ts";
 import { type CameraUrl, parseCameraUrl } from "./camera-url.ts";
-import { asFailure, type FailureCode, RtspFailure } from "./failure.ts";
+import { asFailure, RtspFailure } from "./failure.ts";
 import { type Keepalive, PullSession, type PullSessionOptions } from "./pull-session.ts";
 
 /** What `startPull` takes. Times are milliseconds. */
@@ -44,26 +44,9 @@ export interface PullOptions {
   readonly log?: RelayLog;
 }
 
-export type PullState = "connecting" | "playing" | "waiting" | "stopped";
-
-/** How a pull is doing. */
-export interface PullStatus {
-  readonly name: string;
-  /** Without the password. */
-  readonly url: string;
-  readonly state: PullState;
-  readonly transport: "tcp" | "udp";
-  /** Tries so far, and how many of them came to playing. */
-  readonly attempts: number;
-  readonly sessions: number;
-  /** RTP packets of the present session. */
-  readonly packets: number;
-  /** Frames of the present session on channels that were not agreed on, and what was no RTP. */
-  readonly ignored: number;
-  readonly readers: number;
-  /** Why the last session or try ended. */
-  readonly lastFailure: { readonly code: FailureCode; readonly text: string } | undefined;
-}
+/** How a pull is doing; `RelayStats.sources` has it too. */
+export type PullStatus = SourceStatus;
+type PullState = SourceStatus["state"];
 
 /** A running pull. */
 export interface Pull extends AsyncDisposable {
@@ -129,7 +112,11 @@ class RunningPull implements Pull {
     this.#url = url;
     this.#transport = options.transport === "udp" ? "udp" : "tcp";
     this.#backoff = new Backoff(options.backoff);
-    this.#expectation = relay.expect(options.name, () => this.#onWanted());
+    this.#expectation = relay.expect(
+      options.name,
+      () => this.#onWanted(),
+      () => this.status(),
+    );
     this.#done = this.#run();
   }
 

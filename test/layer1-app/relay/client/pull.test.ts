@@ -112,6 +112,10 @@ test("several pulls: one far end's fault is nobody else's", async () => {
   }
   await until("tries", () => none.status().attempts > 3);
   expect([good.status().sessions, other.status().sessions]).toEqual([1, 1]);
+  const { sources } = near.relay.stats();
+  expect(sources.map(({ name }) => name)).toEqual(["good", "other", "bad", "none"]);
+  expect(sources[0]).toMatchObject({ state: "playing", transport: "udp", sessions: 1, readers: 0 });
+  expect(sources[3]).toMatchObject({ sessions: 0, lastFailure: { code: "unreachable" } });
 });
 
 test("a name that is taken, a wrong URL and rtsps are refused at once", async () => {
