@@ -117,6 +117,8 @@ export interface NativeModule {
   /** How many sleepers were woken. */
   readonly futexWake: (words: Uint32Array, index: number, count: number) => number;
   readonly linkCounterNames: () => string[];
+  /** Bytes that the socket took at once (0: its buffer is full), or -errno. */
+  readonly writeNow: (fd: number, bytes: Uint8Array) => number;
 }
 
 let loaded: NativeModule | undefined;
