@@ -167,11 +167,14 @@ export async function picturesOf(stage: Stage, file: string): Promise<string[]> 
   return packetsOf(out);
 }
 
-const H264 = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "50", "-sc_threshold", "0"];
+const H264 = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "100", "-sc_threshold", "0"];
 const H265 = ["-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1"];
-const X265 = ["-x265-params", "log-level=error:keyint=50:min-keyint=50:scenecut=0"];
+const X265 = ["-x265-params", "log-level=error:keyint=100:min-keyint=100:scenecut=0"];
 
-/** A clip of five seconds: two groups of pictures of two seconds and half of a third. */
+/**
+ * A clip of five seconds: a group of pictures of four seconds, so that a client that is slow to start on a busy machine
+ * still gets all of it, and a quarter of a second one.
+ */
 export async function makeClip(stage: Stage, codec: "h264" | "h265", audio: boolean): Promise<string> {
   const file = join(stage.folder, `${codec}${audio ? "-aac" : ""}.mp4`);
   const { code, err } = await stage.ffmpeg(
