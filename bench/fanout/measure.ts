@@ -51,8 +51,11 @@ export interface Measured {
 
 const kbitPerSecond = 4000;
 const pollMs = 100;
-const quietPolls = 2;
-const drainMs = 8000;
+const quietPolls = 3;
+const drainMs = 15_000;
+
+/** Something else disturbed the measurement; another one may do. */
+export class Disturbed extends Error {}
 
 /** Measures once. Everything that it started is stopped when it returns or throws. */
 export async function measure(scenario: Scenario, setting: Setting): Promise<Measured> {
@@ -150,7 +153,10 @@ export interface Evidence {
   readonly readers: number;
 }
 
-/** From counters to figures. Throws when readers were thrown out or nothing arrived: that is no measurement. */
+/**
+ * From counters to figures. Throws when readers were thrown out or nothing arrived, and `Disturbed` when more arrived
+ * than was sent (a backlog from before the window): those are no measurements.
+ */
 export function judge(evidence: Evidence): Measured {
   const { before, after, sent, use, windowSeconds, readers } = evidence;
   const delivered = after.packets - before.packets;
@@ -159,6 +165,8 @@ export function judge(evidence: Evidence): Measured {
   if ((after.garbage ?? 0) > 0) throw new Error(`${after.garbage} bytes were neither a frame nor a reply`);
   if (delivered === 0) throw new Error(`no packet reached the sink (ports from ${firstPort} on)`);
   const expected = sent.packets * readers;
+  if (delivered > expected)
+    throw new Disturbed(`${delivered} packets were counted where ${expected} were due`);
   const delays = after.samples.delaysUs;
   return {
     nsPerPacket: use.cpuNs / delivered,

@@ -3,7 +3,7 @@
  * carry the marks. Nothing is timed.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Evidence, judge, type Measured } from "../../bench/fanout/measure.ts";
+import { Disturbed, type Evidence, judge, type Measured } from "../../bench/fanout/measure.ts";
 import { makePlan } from "../../bench/fanout/plan.ts";
 import { makeRows, pairedRatio } from "../../bench/fanout/rows.ts";
 import { compileReferences, type References, startServer } from "../../bench/fanout/servers.ts";
@@ -46,6 +46,10 @@ describe("figures", () => {
     expect(() => judge({ ...evidence, after: { ...counts(3000), closed: 2 } })).toThrow("closed 2 of 10");
     expect(() => judge({ ...evidence, after: { ...counts(3000), garbage: 7 } })).toThrow("7 bytes");
     expect(() => judge({ ...evidence, after: counts(1000) })).toThrow("no packet reached the sink");
+  });
+
+  test("are refused when more arrived than was sent: that was a backlog", () => {
+    expect(() => judge({ ...evidence, after: counts(3001) })).toThrow(Disturbed);
   });
 });
 
