@@ -9,14 +9,20 @@ export { ApoError, type ErrorCode, errorCodes } from "./layer1-app/errors.ts";
 // Starting a runtime, and what one message is.
 export { framing } from "./layer1-app/framing.ts";
 // The relay: an app on layer 1 like any other.
+export type { BackoffOptions } from "./layer1-app/relay/client/backoff.ts";
+export type { Keepalive } from "./layer1-app/relay/client/pull-session.ts";
 export { type Pull, type PullOptions, startPull } from "./layer1-app/relay/client/pull-source.ts";
+export type { LogEntry, RelayEvent, RelayLog } from "./layer1-app/relay/log.ts";
+export type { Sdp, SdpMedia } from "./layer1-app/relay/protocol/sdp.ts";
 export { createRelay } from "./layer1-app/relay/relay.ts";
 export type {
+  Expectation,
   Publication,
   PublishOptions,
   Relay,
   RelayOptions,
   RelayStats,
+  SourceStatus,
 } from "./layer1-app/relay/types.ts";
 export { createRuntime } from "./layer1-app/runtime.ts";
 // The words of an app.

@@ -39,7 +39,10 @@ describe("requests", () => {
 
   it("5a.1 OPTIONS of no URL means the server", () => {
     for (const line of ["OPTIONS RTSP/1.0", "OPTIONS  RTSP/1.0", "OPTIONS * RTSP/1.0"]) {
-      expect(parseRtspMessage(bytes(`${line}\r\nCSeq: 1\r\n\r\n`))).toMatchObject({ method: "OPTIONS", url: "*" });
+      expect(parseRtspMessage(bytes(`${line}\r\nCSeq: 1\r\n\r\n`))).toMatchObject({
+        method: "OPTIONS",
+        url: "*",
+      });
     }
     expect(refusal("DESCRIBE RTSP/1.0\r\nCSeq: 1\r\n\r\n").status).toBe(400);
   });
