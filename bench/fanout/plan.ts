@@ -35,7 +35,7 @@ export function makePlan(options: { quick: boolean; relay: boolean; segmentation
       if (!options.relay && scenario.server === "relay") return false;
       return options.segmentation || scenario.segmentation;
     }),
-    warmUpFrames: options.quick ? 50 : 100, // two seconds are short for a JIT compiler
+    warmUpFrames: options.quick ? 25 : 100, // two seconds are short for a JIT compiler
     windowFrames: options.quick ? 50 : 100,
   };
 }
