@@ -78,6 +78,7 @@ describe.each([1, 2])("with %i worker(s) each", (workers) => {
         port: 0,
         request: (sockfd, message, apo) => apo.sendto(sockfd, message.bytes),
       });
+      const ports = new Set<number>();
       for (let i = 0; i < 10; i += 1) {
         const { promise, resolve } = Promise.withResolvers<string>();
         const sockfd = await client.opens({
@@ -88,9 +89,11 @@ describe.each([1, 2])("with %i worker(s) each", (workers) => {
         });
         expect(await promise).toBe(`hello ${i}`);
         expect(client.peer(sockfd)).toMatchObject({ protocol: "udp", address, port: listener.port });
+        ports.add(client.peer(sockfd).localPort);
         await client.close(sockfd);
       }
-      expect(listener.connections).toBe(10);
+      // A client's port is drawn: one may come twice, and is the same connection then.
+      expect(listener.connections).toBe(ports.size);
       await listener.close();
     }
   });
