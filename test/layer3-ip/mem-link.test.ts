@@ -166,9 +166,9 @@ describe.each(families)("$name", (addresses) => {
     expect(checksumFault(error?.packet as Buffer, { from: b.address, to: a.address })).toBeUndefined();
     for (let i = 0; i < 500; i += 1) a.push(b.address, 1234, 99, Buffer.from("again"));
     a.port.flush();
-    await until(() => b.counter("rx.packets") === 501, "all have come");
+    const answered = (): number => b.counter("icmp.unreachables") + b.counter("icmp.limited");
+    await until(() => answered() === 501, "all have been dealt with");
     expect(b.drops("rx")).toEqual({ unopened: 501 });
-    expect(b.counter("icmp.unreachables") + b.counter("icmp.limited")).toBe(501);
     expect(b.counter("icmp.limited")).toBeGreaterThan(0);
     await until(() => a.counter("rx.delivered") === b.counter("icmp.unreachables"), "every error has come");
     a.take(4096);
@@ -182,6 +182,7 @@ describe.each(families)("$name", (addresses) => {
     a.push(b.address, 1000, 7, Buffer.alloc(most));
     a.port.flush();
     expect(b.receive(1)[0]?.packet.length).toBe(1500);
+    // The longer one stood before it in the ring.
     expect(a.drops("tx")).toEqual({ tooBig: 1 });
   });
 
@@ -240,7 +241,8 @@ describe("the wire", () => {
       expect(wire.inject("10.0.0.1", packet)).toBe("tx.packets");
       counts[reason] = (counts[reason] ?? 0) + 1;
     }
-    await until(() => a.counter("rx.packets") === expected.length, "all have come");
+    const dropped = (): number => Object.values(a.drops("rx")).reduce((sum, count) => sum + count, 0);
+    await until(() => dropped() === expected.length, "all have been dropped");
     expect(a.drops("rx")).toEqual(counts);
     wire.inject("10.0.0.1", good);
     expect(a.receive(1)[0]?.payload.toString()).toBe("hello");
@@ -310,7 +312,7 @@ describe("a worker", () => {
     expect(a.counter("rx.reclaimed")).toBe(10);
     expect(a.pool.framesInUse()).toBe(0);
     wire.inject(a.address, packet);
-    await until(() => a.counter("rx.packets") === 11, "the eleventh has come");
+    await until(() => a.drops("rx").noWorker === 1, "the eleventh has been dropped");
     expect(a.drops("rx")).toEqual({ noWorker: 1 });
     a.link.attachWorker(0, [0]);
   });
