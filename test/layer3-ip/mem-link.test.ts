@@ -37,7 +37,7 @@ function pair(addresses: { a: string; b: string }): { wire: Wire; a: Station; b:
 }
 
 describe.each(families)("$name", (addresses) => {
-  test("descriptors pushed in any batches come out at the other end in order, by way of two native threads", async () => {
+  test("descriptors pushed in any batches come out in order, by way of two native threads", async () => {
     const { a, b } = pair(addresses);
     b.port.openUdpPort(7);
     let sent = 0;
