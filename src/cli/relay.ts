@@ -60,6 +60,12 @@ const options = {
 /** What `--stats` writes this often. */
 const STATS_MS = 10_000;
 
+/**
+ * Memory a thread may use for what waits for readers: a slow one holds its budget of frames, a third full each. It is
+ * address space until it is used.
+ */
+const POOL_BYTES = 256 << 20;
+
 /** A `--pull` as it was meant. */
 export interface PullArgument {
   readonly path: string;
@@ -128,7 +134,26 @@ async function run(args: readonly string[]): Promise<number> {
   const write = (line: string): void => void process.stdout.write(`${line}\n`);
   const log = given.json ? jsonLog(write) : lineLog(write);
   const stopped = stopSignal(); // From here on: a signal while it starts must not leave anything behind.
-  await using apo = await createRuntime(given.workers === undefined ? {} : { workers: given.workers });
+  // Not `await using`: Node 22 cannot read it, and what strips the types does not rewrite it.
+  const apo = await createRuntime({
+    poolBytes: POOL_BYTES,
+    ...(given.workers && { workers: given.workers }),
+  });
+  try {
+    await serve(apo, given, log, write, stopped);
+  } finally {
+    await apo.close();
+  }
+  return 0;
+}
+
+async function serve(
+  apo: Apo,
+  given: RelayArguments,
+  log: RelayLog,
+  write: (line: string) => void,
+  stopped: Promise<void>,
+): Promise<void> {
   const relay = await startRelay(apo, { ...given.relay, log });
   const sources: Source[] = [];
   const stats = given.stats ? setInterval(() => write(statsLine(relay, given.json)), STATS_MS) : undefined;
@@ -140,7 +165,6 @@ async function run(args: readonly string[]): Promise<number> {
     await Promise.all(sources.map((source) => source.stop()));
     await relay.close();
   }
-  return 0;
 }
 
 async function startRelay(apo: Apo, settings: RelayOptions): Promise<Relay> {

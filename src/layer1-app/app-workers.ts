@@ -10,6 +10,7 @@ import { type AppCounter, appCounterNames, Counters, type LinkMemory } from "../
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";
 import { ApoError } from "./errors.ts";
 import type { Alarm } from "./types.ts";
+import { workerFlags } from "./worker-flags.ts";
 
 /** A worker that dies sooner than this, this many times running, is not started again. */
 const soonMs = 2000;
@@ -62,6 +63,7 @@ export class AppWorkers {
       filename: new URL(`./app-worker.${extension}`, import.meta.url).href,
       minThreads: options.count,
       maxThreads: options.count,
+      execArgv: workerFlags(),
       // Its workers would otherwise block their thread between tasks, and ours never end theirs.
       atomics: "disabled",
       recordTiming: false,

@@ -16,6 +16,7 @@ import {
   workerCounterNames,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
+import { workerFlags } from "./worker-flags.ts";
 
 /** A worker that dies sooner than this after its start, this many times running, is not started again. */
 const soonMs = 2000;
@@ -112,7 +113,7 @@ export class TransportWorkers {
     const workerData: WorkerStart = { ...this.startOf(index), counters };
     const { memLink } = workerData;
     this.doorbells[index] = memLink && new Uint32Array(memLink.port.words);
-    const worker = new Worker(script, { workerData, name: `apo-layer2-${index}` });
+    const worker = new Worker(script, { workerData, name: `apo-layer2-${index}`, execArgv: workerFlags() });
     const startedMs = performance.now();
     this.workers[index] = worker;
     let failure: Error | undefined;

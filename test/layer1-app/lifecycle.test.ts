@@ -1,6 +1,7 @@
 /** Opening and closing: taken ports, shared ports, backlog, drain, close twice, throwing handlers, dying workers. */
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -270,6 +271,17 @@ describe("close and drain", () => {
   test("the process ends by itself after close", () => {
     const script = fileURLToPath(new URL("./exits-by-itself.ts", import.meta.url));
     const output = execFileSync(process.execPath, [script], { encoding: "utf8", timeout: 30_000 });
+    expect(output).toBe("closed\n");
+  });
+
+  test("a script given on the command line has a runtime, too", () => {
+    const script = readFileSync(new URL("./exits-by-itself.ts", import.meta.url), "utf8");
+    const flags = ["--no-warnings", "--experimental-strip-types", "--input-type=module-typescript", "--eval"];
+    const output = execFileSync(process.execPath, [...flags, script], {
+      cwd: fileURLToPath(new URL(".", import.meta.url)),
+      encoding: "utf8",
+      timeout: 30_000,
+    });
     expect(output).toBe("closed\n");
   });
 });

@@ -11,6 +11,9 @@ import type { Sockfd } from "../types.ts";
 import type { Core } from "./core.ts";
 import { payloadOctets } from "./protocol/rtp-packet.ts";
 
+/** A reader waits no longer for its first key frame: a stream may have none that can be told. */
+const KEY_WAIT_MS = 10_000;
+
 /** Decides for all tracks of one TCP reader. */
 export interface MemberOwner {
   /** More is queued than the budget allows: hold every member. */
@@ -36,6 +39,7 @@ export class Member {
   liveOctets = 0;
   heldPackets = -1;
   skippedPackets = 0;
+  waitingSinceMs = 0;
 
   constructor(owner: MemberOwner, sockfd: Sockfd, channel: number) {
     this.owner = owner;
@@ -120,9 +124,7 @@ export class Audience {
   }
 
   #live(event: FramesEvent): void {
-    if (this.#waiting.size > 0 && (event.key || this.#keyless)) {
-      for (const member of [...this.#waiting]) if (member.owner.mayResume(member)) this.#goLive(member);
-    }
+    if (this.#waiting.size > 0) this.#letIn(event.key || this.#keyless);
     const budget = this.#core.settings.budgetBytes;
     const apo = this.#core.apo;
     for (const group of this.#groups.values()) {
@@ -154,8 +156,18 @@ export class Audience {
     else this.#wait(member);
   }
 
+  #letIn(startable: boolean): void {
+    const overdueMs = this.#core.now() - KEY_WAIT_MS;
+    for (const member of [...this.#waiting]) {
+      const first = member.heldPackets < 0;
+      if (!startable && !(first && member.waitingSinceMs < overdueMs)) continue;
+      if (member.owner.mayResume(member)) this.#goLive(member);
+    }
+  }
+
   #wait(member: Member): void {
     member.state = "waiting";
+    member.waitingSinceMs = this.#core.now();
     this.#waiting.add(member);
   }
 

@@ -42,6 +42,8 @@ class RunningRelay implements Relay {
     this.#server = server;
     const { sweepMs } = core.settings;
     this.#timer = sweepMs === 0 ? undefined : setInterval(() => this.sweep(), sweepMs);
+    // A relay whose runtime is closed under it has nothing left to sweep.
+    void core.apo.closed.then(() => clearInterval(this.#timer));
     core.fanout.events = {
       datagram: (event) => core.ports.onDatagram(event),
       frames: (event) => core.streams.track(event.track)?.audience.onFrames(event),

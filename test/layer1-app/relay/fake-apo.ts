@@ -152,6 +152,8 @@ export class FakeApo {
 
   /** What the relay is given: the parts of `Apo` that it uses. */
   readonly verbs = {
+    /** The fake runtime never ends by itself. */
+    closed: new Promise<undefined>(() => {}),
     opens: (options: ListenOptions | ConnectOptions) => this.#opens(options),
     sendto: (to: Sockfd | readonly Sockfd[], data: unknown) => this.#sendto(to, data),
     close: (what?: unknown) => {

@@ -415,4 +415,17 @@ describe("liveness", () => {
     expect([client.ended, publisher.ended, fanout.closed]).toEqual([true, true, true]);
     expect(relay.stats()).toMatchObject({ connections: 0, sessions: 0, streams: 0, routes: 0, waiting: 0 });
   });
+
+  it("a TCP reader waits for a first key frame, but not for ever: a stream may have none that can be told", async () => {
+    const made = await harness();
+    const publisher = await made.publish("cam", VIDEO_SDP);
+    await publisher.write(frame(0, rtp(1, 1)));
+    const reader = made.reader();
+    await playTcp(reader, "cam");
+    await publisher.write(frame(0, rtp(2, 2)));
+    expect(reader.frames().filter(({ channel }) => channel === 0)).toEqual([]);
+    made.pass(11);
+    await publisher.write(frame(0, rtp(3, 3)));
+    expect(reader.frames().filter(({ channel }) => channel === 0)).toHaveLength(1);
+  });
 });
