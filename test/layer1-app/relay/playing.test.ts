@@ -416,7 +416,7 @@ describe("liveness", () => {
     expect(relay.stats()).toMatchObject({ connections: 0, sessions: 0, streams: 0, routes: 0, waiting: 0 });
   });
 
-  it("a TCP reader waits for a first key frame, but not for ever: a stream may have none that can be told", async () => {
+  it("a TCP reader does not wait for ever for a key frame: a stream may have none that can be told", async () => {
     const made = await harness();
     const publisher = await made.publish("cam", VIDEO_SDP);
     await publisher.write(frame(0, rtp(1, 1)));
