@@ -59,11 +59,12 @@ export class AppWorkers {
   constructor(options: AppWorkersOptions) {
     this.options = options;
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
+    const execArgv = workerFlags();
     this.pool = new Piscina({
       filename: new URL(`./app-worker.${extension}`, import.meta.url).href,
       minThreads: options.count,
       maxThreads: options.count,
-      execArgv: workerFlags(),
+      ...(execArgv && { execArgv }),
       // Its workers would otherwise block their thread between tasks, and ours never end theirs.
       atomics: "disabled",
       recordTiming: false,

@@ -113,7 +113,9 @@ export class TransportWorkers {
     const workerData: WorkerStart = { ...this.startOf(index), counters };
     const { memLink } = workerData;
     this.doorbells[index] = memLink && new Uint32Array(memLink.port.words);
-    const worker = new Worker(script, { workerData, name: `apo-layer2-${index}`, execArgv: workerFlags() });
+    const execArgv = workerFlags();
+    const name = `apo-layer2-${index}`;
+    const worker = new Worker(script, { workerData, name, ...(execArgv && { execArgv }) });
     const startedMs = performance.now();
     this.workers[index] = worker;
     let failure: Error | undefined;
