@@ -62,6 +62,9 @@ class LivePublication implements Publication, Source, SourceRoute {
     if (packets.length === 0) this.#core.count("rtcp.malformed");
     for (const packet of packets) {
       if (packet.kind === "sr") target.clock.onSenderReport(packet.info, this.#core.now());
+      if (packet.kind === "bye" && packet.ssrcs.includes(this.#core.fanout.trackStatus(target.id).ssrc)) {
+        this.#options.goodbye?.(track);
+      }
     }
   }
 

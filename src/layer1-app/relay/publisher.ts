@@ -29,6 +29,8 @@ export class PublishSession extends Session {
   readonly #connection: Connection;
   #publication: Publication | undefined;
   #lastPackets = 0;
+  /** Tracks that said BYE, with the packets that they had sent by then. */
+  readonly #goodbyes = new Map<number, number>();
 
   constructor(core: Core, connection: Connection, path: string, base: string, sdp: Sdp) {
     super(core, connection, path);
@@ -72,6 +74,7 @@ export class PublishSession extends Session {
       sdp: this.sdp,
       from: `${this.name} (${over})`,
       report: (track, bytes) => this.#report(track, bytes),
+      goodbye: (track) => void this.#goodbyes.set(track, this.#packetsOf(track)),
       ended: (reason) => this.#ended(reason),
     });
     for (const [track, transport] of this.#transports) {
@@ -98,8 +101,11 @@ export class PublishSession extends Session {
     if (packets !== this.#lastPackets) {
       this.#lastPackets = packets;
       this.touch();
+      return undefined;
     }
     const silentMs = nowMs - this.lastSeenMs;
+    // Some leave without TEARDOWN, or wait for ever before it: over UDP nothing else tells that they are gone.
+    if (this.lower === "udp" && this.#saidGoodbye()) return "it said good-bye";
     if (this.lostMs > 0 && silentMs > PUBLISHER_ORPHAN_MS && nowMs - this.lostMs > PUBLISHER_ORPHAN_MS) {
       return "its connection was lost, and it is silent";
     }
@@ -134,6 +140,19 @@ export class PublishSession extends Session {
     const transport = this.#transports.get(track);
     if (transport?.lower !== "tcp" || this.connection === undefined) return;
     this.core.send(this.connection.sockfd, buildFrame(transport.channels[1], bytes));
+  }
+
+  #saidGoodbye(): boolean {
+    if (this.#goodbyes.size === 0) return false;
+    return [...this.#transports.keys()].every((track) => {
+      const packets = this.#packetsOf(track);
+      return packets === 0 || this.#goodbyes.get(track) === packets;
+    });
+  }
+
+  #packetsOf(track: number): number {
+    const id = this.#publication?.engineTrack(track);
+    return id === undefined ? 0 : this.core.fanout.trackStatus(id).packets;
   }
 
   #packets(): number {

@@ -1,6 +1,6 @@
 /** Reading: field behaviours 5a.9 to 5a.20, and what becomes of sessions. */
 import { describe, expect, it } from "vitest";
-import { msFromNtp, parseRtcp } from "../../../src/layer1-app/relay/protocol/rtcp.ts";
+import { buildGoodbye, msFromNtp, parseRtcp } from "../../../src/layer1-app/relay/protocol/rtcp.ts";
 import type { FakeClient } from "./fake-apo.ts";
 import {
   AV_SDP,
@@ -402,6 +402,27 @@ describe("liveness", () => {
     client.end();
     pass(20);
     expect(relay.stats()).toMatchObject({ publishers: 0, sessions: 0, streams: 0, routes: 0 });
+  });
+
+  it("a publisher over UDP that said BYE and is silent has gone, though it forgot its TEARDOWN", async () => {
+    const { reader, relay, fanout, pass } = await harness();
+    const client = reader("10.0.0.9");
+    const url = `${BASE}/cam`;
+    await client.ask("ANNOUNCE", url, { "Content-Type": "application/sdp" }, VIDEO_SDP);
+    await setup(client, 0, "RTP/AVP/UDP;unicast;client_port=7000-7001;mode=record");
+    await client.ask("RECORD", url);
+    const goodbye = buildGoodbye(0x1234);
+    fanout.arrive(relay.rtpSocket.id, "10.0.0.9", 7000, rtp(1, 1));
+    fanout.arrive(relay.rtcpSocket.id, "10.0.0.9", 7001, goodbye);
+    fanout.arrive(relay.rtpSocket.id, "10.0.0.9", 7000, rtp(2, 2));
+    pass(3);
+    expect(relay.stats().publishers).toBe(1); // It went on: the BYE is forgotten.
+    fanout.arrive(relay.rtcpSocket.id, "10.0.0.9", 7001, buildGoodbye(0x9999));
+    pass(3);
+    expect(relay.stats().publishers).toBe(1); // Not its SSRC.
+    fanout.arrive(relay.rtcpSocket.id, "10.0.0.9", 7001, goodbye);
+    pass(3);
+    expect(relay.stats()).toMatchObject({ publishers: 0, streams: 0 });
   });
 
   it("closing the relay says BYE, ends everything, twice if asked", async () => {

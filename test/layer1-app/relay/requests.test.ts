@@ -224,7 +224,7 @@ describe("publishing", () => {
     await publish("cam", AV_SDP, "10.0.0.10");
     const last = client.frames().at(-1)?.packet ?? new Uint8Array(0);
     expect(parseRtcp(last).at(-1)?.kind).toBe("bye");
-    pass(4);
+    pass(7);
     expect(client.ended).toBe(true);
     expect(relay.stats()).toMatchObject({ streams: 1, publishers: 1, readers: 0 });
   });
@@ -358,7 +358,7 @@ describe("bad input", () => {
     for (const { packet } of last) expect(parseRtcp(packet).at(-1)?.kind).toBe("bye");
     // It may say good-bye itself; if it does not, the connection is closed.
     expect(client.ended).toBe(false);
-    pass(4);
+    pass(7);
     expect(client.ended).toBe(true);
     const report = fanout.take("10.0.0.2 6001").at(-1);
     expect(parseRtcp(report ?? new Uint8Array(0)).at(-1)?.kind).toBe("bye");
