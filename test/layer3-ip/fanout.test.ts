@@ -169,6 +169,31 @@ describe("fan-out", () => {
     expect(shares).toEqual([1, 10]);
   });
 
+  it("takes in one call what a GSO sender sent as one, and passes it on packet for packet", async () => {
+    const [first, second] = [await engine(), await engine()];
+    const near = first.fanout.openTrack({ ...audio });
+    const far = second.fanout.openTrack({ ...audio });
+    const next = first.fanout.addReceiver(near, {
+      ...{ socket: first.socket, reportSocket: first.report, start: "now" },
+      ...{ address: "127.0.0.1", port: second.port, reportPort: 0 },
+    });
+    first.fanout.startReceiver(next.receiver);
+    second.fanout.addSource(far, second.socket, "127.0.0.1", first.port);
+    const sink = await new Sink().bind();
+    second.fanout.startReceiver(second.fanout.addReceiver(far, receiverOptions(second, sink)).receiver);
+    const sent = [...frame(0, 0, 12), ...frame(12, 100, 12)];
+    push(first.fanout, near, sent);
+    await sink.holds(sent.length);
+    expect(sink.packets.map((packet) => packet.toString("hex"))).toEqual(
+      sent.map((packet) => packet.toString("hex")),
+    );
+    const counters = second.fanout.counters();
+    expect(counters["receive.packets"]).toBe(sent.length);
+    // On a kernel without UDP_GRO each packet is a message; with it, each frame.
+    const together = counters["receive.gro_packets"] ?? 0;
+    expect(counters["receive.messages"]).toBe(together > 0 ? 2 : sent.length);
+  });
+
   it("sends packets that are too long for one GSO run, mixed sizes and more than 64 of them", async () => {
     const own = await engine();
     const track = own.fanout.openTrack({ ...audio });
