@@ -60,7 +60,7 @@ export interface PublishOptions {
   readonly from: string;
   /** Takes a compound RTCP report for the source, every few seconds, a track at a time (sources not on UDP). */
   report?(track: number, bytes: Uint8Array): void;
-  /** The source said BYE for the SSRC of a track (RFC 3550 6.6). What follows from it is the source's maker's to say. */
+  /** The source said BYE for the SSRC of a track (RFC 3550 6.6). What follows is for its maker to say. */
   goodbye?(track: number): void;
   /** The publication has ended, and not by its own `end`: replaced by another publisher, or the relay closed. */
   ended?(reason: string): void;
