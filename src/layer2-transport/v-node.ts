@@ -143,9 +143,11 @@ export class VNodeTable {
 
   /** Bytes handed to `sendto` and not yet taken by the transport. */
   queuedAt(base: number): number {
-    return (
-      (Atomics.load(this.words, base + node.enqueued) - Atomics.load(this.words, base + node.written)) >>> 0
-    );
+    const queued =
+      (Atomics.load(this.words, base + node.enqueued) - Atomics.load(this.words, base + node.written)) | 0;
+    // A worker that ends a connection takes all that is enqueued for written, also what is still on its way to
+    // it; that is then counted once more as it comes. Nothing waits any more by then.
+    return queued > 0 ? queued : 0;
   }
 
   endsAt(base: number): Ends {

@@ -128,6 +128,13 @@ describe("a v-node table", () => {
     expect(heir.allocate(fresh)).toBe(-1);
   });
 
+  test("nothing is queued when more was written off than enqueued", () => {
+    const table = new OwnedVNodeTable(createShard(1), 0);
+    table.words[node.enqueued] = 10;
+    table.words[node.written] = 17;
+    expect(table.queuedAt(0)).toBe(0);
+  });
+
   test("queued bytes survive the wrap of their counts", () => {
     const table = new OwnedVNodeTable(createShard(1), 0);
     const base = table.allocate(fresh) * nodeWords;

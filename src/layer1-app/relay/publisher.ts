@@ -104,8 +104,11 @@ export class PublishSession extends Session {
       return undefined;
     }
     const silentMs = nowMs - this.lastSeenMs;
-    // Some leave without TEARDOWN, or wait for ever before it: over UDP nothing else tells that they are gone.
-    if (this.lower === "udp" && this.#saidGoodbye()) return "it said good-bye";
+    // Some leave without TEARDOWN, or wait for ever before it.
+    if (this.#saidGoodbye()) {
+      if (this.connection !== undefined) this.connection.over = this.id;
+      return "it said good-bye";
+    }
     if (this.lostMs > 0 && silentMs > PUBLISHER_ORPHAN_MS && nowMs - this.lostMs > PUBLISHER_ORPHAN_MS) {
       return "its connection was lost, and it is silent";
     }

@@ -113,8 +113,9 @@ class RunningRelay implements Relay {
       if (reason === undefined) continue;
       const { connection, lower } = session;
       session.end(reason);
-      // What a TCP reader did not take is thrown away with its connection.
-      if (lower === "tcp" && connection !== undefined) core.closeConnection(connection.sockfd, true);
+      // What a TCP reader did not take is thrown away with its connection; a publisher may still have a word to say.
+      if (session.kind === "read" && lower === "tcp" && connection !== undefined)
+        core.closeConnection(connection.sockfd, true);
     }
     for (const stream of [...core.streams]) {
       if (stream.source === undefined && nowMs >= stream.keepUntilMs) {

@@ -43,7 +43,7 @@ test("the relay restarts: the demo is there again, on its own", async () => {
   const second = await openBench({ port });
   undo.push(second);
   await until("the demo", () => second.relay.stats().publishers === 1);
-  expect(demo.sessions).toBe(2);
+  await until("its second session", () => demo.sessions === 2);
   expect(log.join("\n")).toMatch(/demo to rtsp:\/\/127\.0\.0\.1:\d+\/demo: .*; trying again in/);
 });
 

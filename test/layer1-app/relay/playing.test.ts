@@ -425,6 +425,23 @@ describe("liveness", () => {
     expect(relay.stats()).toMatchObject({ publishers: 0, streams: 0 });
   });
 
+  it("a publisher over TCP that said BYE and is silent has gone, and may still say TEARDOWN", async () => {
+    const { reader, relay, pass } = await harness();
+    const client = reader("10.0.0.9");
+    const url = `${BASE}/cam`;
+    await client.ask("ANNOUNCE", url, { "Content-Type": "application/sdp" }, VIDEO_SDP);
+    await setup(client, 0, "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record");
+    const recording = await client.ask("RECORD", url);
+    await client.write(frame(0, rtp(1, 1)));
+    await client.write(frame(1, buildGoodbye(0x1234)));
+    pass(3);
+    expect(relay.stats()).toMatchObject({ publishers: 0, streams: 0, connections: 1 });
+    client.frames(); // Receiver reports.
+    expect((await client.ask("TEARDOWN", url, { Session: recording.headers.Session ?? "" })).status).toBe(
+      200,
+    );
+  });
+
   it("closing the relay says BYE, ends everything, twice if asked", async () => {
     const { reader, publish, relay, fanout } = await harness();
     const publisher = await publish();
