@@ -50,7 +50,7 @@ tell({ type: "ready" });
 
 async function createTransport(): Promise<Transport> {
   if (start.memLink) {
-    const { createMemTransport } = await import("./mem/transport.ts");
+    const { createMemTransport } = await import("./raw/transport.ts");
     const { pool, counters } = context;
     return createMemTransport({ link: start.memLink, events: dispatcher, pool, counters, serve });
   }

@@ -1,7 +1,7 @@
 /**
  * The fan-out engine's typed face: validates, names errors, and turns the native thread's event words into calls.
  *
- * Layer 3. The words are in `fanout-types.ts`; packets are the native thread's business (`native/rawsock/fanout_*`).
+ * Layer 3. The words are in `fanout-types.ts`; packets are the native thread's business (`native/rawsock/fanout`).
  */
 
 import { availableParallelism } from "node:os";

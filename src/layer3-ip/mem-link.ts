@@ -2,7 +2,7 @@
  * The `mem` link: wires in memory, and the native thread that joins a runtime to one.
  *
  * Layer 3, used by the runtime when it starts and ends (workers use `packet-port.ts`). The control words are mirrored
- * in native/rawsock/native_thread_napi.cc: word 0 is the native thread's doorbell, words 16 to 31 say which worker
+ * in native/rawsock/napi/native_thread_napi.cc: word 0 is the native thread's doorbell, words 16 to 31 say which worker
  * owns each shard (its index + 1; 0: nobody).
  */
 

@@ -1,7 +1,7 @@
 /**
  * The typed mirror of the native addon, and the only file that loads it.
  *
- * Layer 3. A class or function here has exactly the shape that `native/rawsock/*_napi.cc` exports; words for people
+ * Layer 3. A class or function here has exactly the shape that `native/rawsock/napi/*_napi.cc` exports; words for people
  * (options, errors) belong to the files that use it. Loading is lazy: the `host` link alone needs no addon.
  */
 
@@ -13,7 +13,7 @@ import { ApoError } from "../layer1-app/errors.ts";
 /** `[id, seq (-1: none yet), rtpTime, ssrc]` */
 export type NativeStartPosition = [number, number, number, number];
 
-/** The fan-out engine; see `native/rawsock/fanout_napi.cc`. Arguments are checked; a wrong one throws a TypeError. */
+/** The fan-out engine; see `native/rawsock/napi/fanout_napi.cc`. Arguments are checked; a wrong one throws a TypeError. */
 export declare class NativeFanout {
   constructor(
     holdNs: number,
@@ -72,7 +72,7 @@ export declare class NativeFanout {
   close(): void;
 }
 
-/** The wire of the `mem` link; see `native/rawsock/native_thread_napi.cc`. */
+/** The wire of the `mem` link; see `native/rawsock/napi/native_thread_napi.cc`. */
 export declare class NativeWire {
   /** `(mtu, inboxBytes)` makes a wire, `(id)` finds one of this process. Throws when there is none. */
   constructor(mtuOrId: number, inboxBytes?: number);

@@ -2,7 +2,7 @@
  * A worker's end of a raw link: packets in, packets out, which UDP ports are open, and where the worker sleeps.
  *
  * Layer 3. Shared memory between one worker and the native thread; it knows nothing of connections. The port words
- * are mirrored in native/rawsock/native_thread_napi.cc:
+ * are mirrored in native/rawsock/napi/native_thread_napi.cc:
  *
  *   word 0        the worker's doorbell: rung (one added, and woken) by whoever has something for a sleeping worker
  *   word 16       how to wake the worker: 0 it polls, no need to; 1 it sleeps, ring; 2 it does not poll, post a message

@@ -1,5 +1,5 @@
 /**
- * Which shard a flow belongs to: the twin of native/rawsock/steer_hash.h, for workers that choose a local port.
+ * Which shard a flow belongs to: the twin of native/rawsock/ip/steer_hash.h, for workers that choose a local port.
  *
  * Layer 3. HalfSipHash-2-4 over both ends in a fixed order, so that both directions hash alike. A test holds this
  * file and the native thread together: a port chosen here must be steered back to the worker that chose it.

@@ -2,7 +2,7 @@
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Flow, FlowKey, FlowTable } from "../../src/layer2-transport/mem/flow.ts";
+import { Flow, FlowKey, FlowTable } from "../../src/layer2-transport/raw/flow.ts";
 import type { ConnectionRules } from "../../src/layer2-transport/transport.ts";
 import { SteerHash } from "../../src/layer3-ip/steer.ts";
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "../gso_sender.h"
-#include "../rtp_track.h"
+#include "fanout/gso_sender.h"
+#include "fanout/rtp_track.h"
 
 namespace {
 

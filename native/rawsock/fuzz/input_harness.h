@@ -6,11 +6,11 @@
 #include <cstring>
 #include <span>
 
-#include "../icmp_output.h"
-#include "../ip_input.h"
-#include "../wire/checksum.h"
-#include "../wire/ipv4.h"
-#include "../wire/ipv6.h"
+#include "ip/icmp_output.h"
+#include "ip/ip_input.h"
+#include "wire/checksum.h"
+#include "wire/ipv4.h"
+#include "wire/ipv6.h"
 
 namespace apo::fuzz {
 

@@ -2,8 +2,8 @@
 // pass our own checks.
 #include <vector>
 
-#include "../ip_output.h"
 #include "input_harness.h"
+#include "ip/ip_output.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace apo;

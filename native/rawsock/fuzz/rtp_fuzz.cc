@@ -2,8 +2,8 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "../rtp_key_frame.h"
-#include "../rtp_packet.h"
+#include "fanout/rtp_key_frame.h"
+#include "fanout/rtp_packet.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const uint8_t> bytes(data, size);

@@ -7,9 +7,9 @@
 #include <set>
 #include <vector>
 
-#include "../fanout_engine.h"
-#include "../fanout_time.h"
 #include "check.h"
+#include "fanout/fanout_engine.h"
+#include "fanout/fanout_time.h"
 
 namespace {
 

@@ -3,12 +3,12 @@
 // For the sanitizers above all.
 #include <thread>
 
-#include "../mem_wire.h"
-#include "../native_thread.h"
-#include "../wire/udp.h"
 #include "check.h"
+#include "links/mem_wire.h"
 #include "packet_builder.h"
 #include "shared_memory.h"
+#include "thread/native_thread.h"
+#include "wire/udp.h"
 
 namespace {
 

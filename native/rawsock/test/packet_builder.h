@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "../wire/byte_order.h"
+#include "wire/byte_order.h"
 
 namespace apo::test {
 

@@ -2,12 +2,12 @@
 // and sums made the slow way, and every way of being malformed counted under its own reason.
 #include <random>
 
-#include "../icmp_output.h"
-#include "../ip_input.h"
-#include "../ip_output.h"
-#include "../wire/checksum.h"
 #include "check.h"
+#include "ip/icmp_output.h"
+#include "ip/ip_input.h"
+#include "ip/ip_output.h"
 #include "packet_builder.h"
+#include "wire/checksum.h"
 
 namespace {
 

@@ -4,10 +4,10 @@
 #include <thread>
 #include <vector>
 
-#include "../doorbell.h"
-#include "../frame_pool.h"
-#include "../ring.h"
 #include "check.h"
+#include "memory/doorbell.h"
+#include "memory/frame_pool.h"
+#include "memory/ring.h"
 #include "shared_memory.h"
 
 namespace {

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "../gso_sender.h"
-#include "../rtp_key_frame.h"
-#include "../rtp_packet.h"
-#include "../rtp_track.h"
 #include "check.h"
+#include "fanout/gso_sender.h"
+#include "fanout/rtp_key_frame.h"
+#include "fanout/rtp_packet.h"
+#include "fanout/rtp_track.h"
 
 using apo::KeyFrames;
 using apo::RtpPacket;

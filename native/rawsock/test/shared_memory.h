@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "../frame_pool.h"
-#include "../ring.h"
+#include "memory/frame_pool.h"
+#include "memory/ring.h"
 
 namespace apo::test {
 

@@ -1,5 +1,5 @@
 // See ip_endpoint.h.
-#include "ip_endpoint.h"
+#include "util/ip_endpoint.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>

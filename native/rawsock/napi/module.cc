@@ -1,0 +1,16 @@
+// The addon's entry: it registers what the parts export and holds no state of its own, so every
+// worker thread may load it. The typed mirror of `exports` is src/layer3-ip/native.ts.
+#include "napi/registration.h"
+
+namespace {
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  apo::register_fanout(env, exports);
+  apo::register_native_thread(env, exports);
+  apo::register_socket_write(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(rawsock, initialise)
