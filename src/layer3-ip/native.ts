@@ -1,8 +1,8 @@
 /**
  * The typed mirror of the native addon, and the only file that loads it.
  *
- * Layer 3. A class or function here has exactly the shape that `native/rawsock/napi/*_napi.cc` exports; words for people
- * (options, errors) belong to the files that use it. Loading is lazy: the `host` link alone needs no addon.
+ * Layer 3. A class or function here has exactly the shape that `native/rawsock/napi/*_napi.cc` exports; words for
+ * people (options, errors) belong to the files that use it. Loading is lazy: the `host` link alone needs no addon.
  */
 
 import { existsSync } from "node:fs";
@@ -13,7 +13,7 @@ import { ApoError } from "../layer1-app/errors.ts";
 /** `[id, seq (-1: none yet), rtpTime, ssrc]` */
 export type NativeStartPosition = [number, number, number, number];
 
-/** The fan-out engine; see `native/rawsock/napi/fanout_napi.cc`. Arguments are checked; a wrong one throws a TypeError. */
+/** The fan-out engine; see `napi/fanout_napi.cc`. Arguments are checked; a wrong one throws a TypeError. */
 export declare class NativeFanout {
   constructor(
     holdNs: number,
