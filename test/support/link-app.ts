@@ -184,4 +184,5 @@ async function main(options: RuntimeOptions): Promise<void> {
   }
 }
 
-if (process.argv[1] === import.meta.filename) await main(JSON.parse(process.argv[2] ?? "{}") as RuntimeOptions);
+if (process.argv[1] === import.meta.filename)
+  await main(JSON.parse(process.argv[2] ?? "{}") as RuntimeOptions);
