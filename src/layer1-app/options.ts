@@ -1,22 +1,20 @@
 /**
- * Checks what `createRuntime` and `opens` are given, and fills in the defaults.
+ * Checks what `opens` is given, and fills in the defaults.
  *
  * Layer 1, pure. Every error names the option, what it was, and what it must be.
  */
 
-import { availableParallelism } from "node:os";
 import {
   type ConnectionRules,
   type FramingKind,
   framingKinds,
-  maxAppWorkers,
-  maxWorkers,
   type Protocol,
   protocols,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import { framing as builtIn } from "./framing.ts";
-import type { ConnectOptions, FramingFunction, Handlers, ListenOptions, RuntimeOptions } from "./types.ts";
+import { checkNames, invalid, whole } from "./option-checks.ts";
+import type { ConnectOptions, FramingFunction, Handlers, ListenOptions } from "./types.ts";
 
 /** `opens` in the runtime's own words. */
 export interface Opening {
@@ -39,43 +37,11 @@ export interface Opening {
     | undefined;
 }
 
-const runtimeOptionNames = ["link", "workers", "appWorkers", "address", "wire", "poolBytes"];
 const handlerNames = ["connected", "request", "closed", "alarm"] as const;
 const commonNames = ["protocol", "recvlen", "framing", "module", "idleMs", "waiting", "nodelay", "sendlen"];
 const serverNames = ["port", "address", "backlog"];
 const clientNames = ["to", "news", "connectMs"];
 const connectionsPerBacklogUnit = 256;
-
-export interface RuntimeSettings {
-  readonly link: "host" | "mem";
-  readonly workers: number;
-  readonly appWorkers: number;
-  readonly poolBytes: number;
-  readonly address: string | undefined;
-  readonly wire: unknown;
-}
-
-export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
-  checkNames("createRuntime", options, runtimeOptionNames);
-  const half = Math.floor(availableParallelism() / 2);
-  const link = options.link ?? "host";
-  if (link !== "host" && link !== "mem") throw invalid("createRuntime", "link", link, '"host" or "mem"');
-  return {
-    link,
-    workers: whole("createRuntime", "workers", options.workers, clamp(half, maxWorkers), 1, maxWorkers),
-    appWorkers: whole(
-      "createRuntime",
-      "appWorkers",
-      options.appWorkers,
-      clamp(half, maxAppWorkers),
-      1,
-      maxAppWorkers,
-    ),
-    poolBytes: whole("createRuntime", "poolBytes", options.poolBytes, 64 * 2 ** 20, 2 ** 20, 2 ** 31),
-    address: options.address,
-    wire: options.wire,
-  };
-}
 
 export function checkOpenOptions(options: ListenOptions | ConnectOptions): Opening {
   checkNames("opens", options, [...handlerNames, ...commonNames, ...serverNames, ...clientNames]);
@@ -206,74 +172,4 @@ function checkFraming(options: ListenOptions | ConnectOptions): {
     );
   }
   return { kind, framingFunction: undefined };
-}
-
-function clamp(count: number, most: number): number {
-  return Math.min(most, Math.max(1, count));
-}
-
-function whole(
-  verb: string,
-  name: string,
-  value: unknown,
-  unset: number | undefined,
-  least: number,
-  most: number,
-): number {
-  if (value === undefined && unset !== undefined) return unset;
-  if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)
-    return value as number;
-  throw invalid(verb, name, value, `a whole number from ${least} to ${most}`);
-}
-
-function invalid(verb: string, name: string, value: unknown, wanted: string): ApoError {
-  const shown = typeof value === "string" ? JSON.stringify(value) : show(value);
-  return new ApoError("EINVAL", `${verb}: ${name} must be ${wanted}, not ${shown}`);
-}
-
-function show(value: unknown): string {
-  if (typeof value === "object" && value !== null) {
-    try {
-      return JSON.stringify(value).slice(0, 80);
-    } catch {
-      return "an object";
-    }
-  }
-  return String(value);
-}
-
-function checkNames(verb: string, options: object, known: readonly string[]): void {
-  if (typeof options !== "object" || options === null) {
-    throw new ApoError("EINVAL", `${verb} takes an object of options, not ${show(options)}`);
-  }
-  for (const name of Object.keys(options)) {
-    if (known.includes(name)) continue;
-    const near = nearest(name, known);
-    const hint = near ? `did you mean ${near}?` : `there are ${known.join(", ")}`;
-    throw new ApoError("EINVAL", `${verb}: unknown option ${JSON.stringify(name)}: ${hint}`);
-  }
-}
-
-/** The known name that is at most two edits away. */
-function nearest(name: string, known: readonly string[]): string | undefined {
-  const close = known.map((other) => ({
-    other,
-    edits: editsBetween(name.toLowerCase(), other.toLowerCase()),
-  }));
-  close.sort((a, b) => a.edits - b.edits);
-  const best = close[0];
-  return best && best.edits <= 2 ? best.other : undefined;
-}
-
-function editsBetween(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const swap = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(swap, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
 }

@@ -19,7 +19,8 @@ import type { OpenRecord } from "./app-connection.ts";
 import { Endpoint } from "./endpoint.ts";
 import { ApoError } from "./errors.ts";
 import { RuntimeListener } from "./listener.ts";
-import { checkOpenOptions, checkRuntimeOptions, type Opening } from "./options.ts";
+import { checkOpenOptions, type Opening } from "./options.ts";
+import { checkRuntimeOptions } from "./runtime-options.ts";
 import { Threads } from "./threads.ts";
 import type {
   Alarm,

@@ -24,7 +24,7 @@ import {
 } from "../layer2-transport/index.ts";
 import { AppWorkers } from "./app-workers.ts";
 import type { Endpoint } from "./endpoint.ts";
-import type { RuntimeSettings } from "./options.ts";
+import type { RuntimeSettings } from "./runtime-options.ts";
 import { TransportWorkers, type WorkerBasis } from "./transport-workers.ts";
 import type { Alarm } from "./types.ts";
 
@@ -80,7 +80,8 @@ export class Threads {
 
   /** Starts the layer-2 workers and connects the main thread's endpoint with them. */
   async start(endpoint: Endpoint): Promise<void> {
-    const { link, wire, address } = this.settings;
+    const { link, linkOptions } = this.settings;
+    const { wire, address } = linkOptions;
     if (link === "mem") {
       const partition = nativeParty(this.parties);
       this.memLink = startMemLink({ wire, address, pool: this.pool.buffer, partition });

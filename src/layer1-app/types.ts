@@ -5,6 +5,7 @@
  * kernel sockets. `runtime.ts` implements `Apo`.
  */
 
+import type { LinkKind, LinkOptions } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import type { ApoError } from "./errors.ts";
 
@@ -203,18 +204,18 @@ export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   counters(): Record<string, number>;
 }
 
-/** What `createRuntime` takes. */
-export interface RuntimeOptions {
-  /** Where packets come from and go to ("host": the kernel's TCP and UDP). */
-  readonly link?: "host" | "mem";
+/** What `createRuntime` takes: its own options, and those of its link. */
+export interface RuntimeOptions extends LinkOptions {
+  /**
+   * Where packets come from and go to: "host" (the kernel's TCP and UDP); or a raw link, on which the kernel knows
+   * nothing of our connections: "mem" (a wire in memory), "fd" (a file descriptor), "tun" (a TUN device of our own),
+   * "packet" (a network interface, with an address of our own), "xdp" (likewise, sharing the host's address).
+   */
+  readonly link?: LinkKind;
   /** Layer-2 worker threads (half the cores, at least 1, at most 16). */
   readonly workers?: number;
   /** App worker threads for handler modules (half the cores, at least 1). Started when first needed. */
   readonly appWorkers?: number;
-  /** `mem`: this runtime's address and prefix on the wire, as "10.0.0.1/24". */
-  readonly address?: string;
-  /** `mem`: the wire; two runtimes with the same wire reach each other. */
-  readonly wire?: unknown;
   /** Bytes of the shared frame pool a thread may use (64 MiB; touched lazily). */
   readonly poolBytes?: number;
 }

@@ -5,6 +5,16 @@
  * to it by rings and control messages only.
  */
 
+// What links there are, and their options, from layer 3.
+export {
+  checkOptionsBelong,
+  type LinkKind,
+  type LinkOptions,
+  type LinkRoute,
+  linkKinds,
+  linkOptionNames,
+  type RawLinkKind,
+} from "../layer3-ip/links/link-options.ts";
 // The wire of the `mem` link, from layer 3.
 export {
   createWire,

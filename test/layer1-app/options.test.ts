@@ -1,8 +1,8 @@
-/** What createRuntime and opens refuse, word for word. */
+/** What opens refuses, word for word. */
 import { describe, expect, test } from "vitest";
 import { framing } from "../../src/layer1-app/framing.ts";
-import { checkOpenOptions, checkRuntimeOptions } from "../../src/layer1-app/options.ts";
-import type { ConnectOptions, ListenOptions, RuntimeOptions } from "../../src/layer1-app/types.ts";
+import { checkOpenOptions } from "../../src/layer1-app/options.ts";
+import type { ConnectOptions, ListenOptions } from "../../src/layer1-app/types.ts";
 
 const opens = (options: unknown) => checkOpenOptions(options as ListenOptions | ConnectOptions);
 const tcp = { protocol: "tcp", port: 7 };
@@ -79,17 +79,5 @@ describe("opens understands", () => {
       waiting: 64,
       nodelay: true,
     });
-  });
-});
-
-describe("createRuntime refuses", () => {
-  test.each([
-    [{ worker: 2 }, 'createRuntime: unknown option "worker": did you mean workers?'],
-    [{ link: "tun" }, 'createRuntime: link must be "host" or "mem", not "tun"'],
-    [{ workers: 17 }, "createRuntime: workers must be a whole number from 1 to 16, not 17"],
-    [{ poolBytes: 5 }, "createRuntime: poolBytes must be a whole number from 1048576 to 2147483648, not 5"],
-  ])("%j", (options, message) => {
-    const check = () => checkRuntimeOptions(options as RuntimeOptions);
-    expect(check).toThrow(expect.objectContaining({ code: "EINVAL", message }));
   });
 });

@@ -48,10 +48,11 @@ export function checkLinkOptions(kind: RawLinkKind, options: LinkOptions): LinkS
   const module = linkModule(kind);
   const addresses = readAddresses(kind, options);
   const prefixes = readList("prefixes", options.prefixes);
-  if (addresses.length + prefixes.length > ownAddressesMax) {
+  const own = addresses.length + prefixes.length;
+  if (own > ownAddressesMax) {
     throw new ApoError(
       "EINVAL",
-      `createRuntime: address and prefixes have ${addresses.length + prefixes.length} entries; at most ${ownAddressesMax}`,
+      `createRuntime: address and prefixes have ${own} entries; at most ${ownAddressesMax}`,
     );
   }
   const queues = wholeOption(options, "queues", 1, queuesMax) ?? 1;

@@ -1,0 +1,52 @@
+/**
+ * Checks what `createRuntime` is given, and fills in the defaults.
+ *
+ * Layer 1, pure. What a link's options must be is layer 3's to say; which link each is for is checked here.
+ */
+
+import { availableParallelism } from "node:os";
+import {
+  checkOptionsBelong,
+  type LinkKind,
+  type LinkOptions,
+  linkKinds,
+  linkOptionNames,
+  maxAppWorkers,
+  maxWorkers,
+} from "../layer2-transport/index.ts";
+import { checkNames, invalid, whole } from "./option-checks.ts";
+import type { RuntimeOptions } from "./types.ts";
+
+const ownNames = ["link", "workers", "appWorkers", "poolBytes"];
+
+export interface RuntimeSettings {
+  readonly link: LinkKind;
+  readonly linkOptions: LinkOptions;
+  readonly workers: number;
+  readonly appWorkers: number;
+  readonly poolBytes: number;
+}
+
+export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
+  checkNames("createRuntime", options, [...ownNames, ...linkOptionNames]);
+  const { link = "host", workers, appWorkers, poolBytes, ...linkOptions } = options;
+  if (!linkKinds.includes(link)) {
+    throw invalid("createRuntime", "link", link, `one of ${linkKinds.map((one) => `"${one}"`).join(", ")}`);
+  }
+  checkOptionsBelong(link, linkOptions);
+  const half = Math.max(1, Math.floor(availableParallelism() / 2));
+  return {
+    link,
+    linkOptions,
+    workers: whole("createRuntime", "workers", workers, Math.min(half, maxWorkers), 1, maxWorkers),
+    appWorkers: whole(
+      "createRuntime",
+      "appWorkers",
+      appWorkers,
+      Math.min(half, maxAppWorkers),
+      1,
+      maxAppWorkers,
+    ),
+    poolBytes: whole("createRuntime", "poolBytes", poolBytes, 64 * 2 ** 20, 2 ** 20, 2 ** 31),
+  };
+}
