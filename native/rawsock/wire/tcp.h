@@ -34,6 +34,11 @@ inline constexpr uint8_t kEce = 0x40;
 inline constexpr uint8_t kCwr = 0x80;
 }  // namespace tcp_flag
 
+namespace tcp_option {
+inline constexpr uint8_t kEnd = 0;
+inline constexpr uint8_t kNop = 1;
+}  // namespace tcp_option
+
 class TcpView {
  public:
   static constexpr size_t kHeaderBytes = 20;
@@ -58,6 +63,11 @@ class TcpView {
   }
   [[nodiscard]] uint8_t flags() const { return bytes_[tcp_field::kFlags]; }
   [[nodiscard]] bool has(uint8_t flag) const { return (flags() & flag) != 0; }
+  [[nodiscard]] uint16_t window() const { return load16(bytes_.data() + tcp_field::kWindow); }
+  [[nodiscard]] uint16_t checksum() const { return load16(bytes_.data() + tcp_field::kChecksum); }
+  [[nodiscard]] uint16_t urgent_pointer() const {
+    return load16(bytes_.data() + tcp_field::kUrgentPointer);
+  }
   [[nodiscard]] size_t header_bytes() const { return header_bytes_; }
   [[nodiscard]] std::span<const uint8_t> bytes() const { return bytes_; }
   [[nodiscard]] std::span<const uint8_t> options() const {
