@@ -22,8 +22,8 @@ namespace apo {
   X(kRxAnswered,              "rx.answered")                /* echo requests */                   \
   X(kRxBatches,               "rx.batches")                 /* polls that found packets */        \
   X(kRxWakes,                 "rx.wakes")                   /* sleeping workers woken */          \
-  X(kRxDroppedBlacklist,      "rx.dropped.blacklist")      /* the guard: a blocked source */       \
-  X(kRxDroppedRateLimit,      "rx.dropped.rateLimit")      /* the guard: too many */               \
+  X(kRxDroppedBlacklist,      "rx.dropped.blacklist")       /* the guard: a blocked source */      \
+  X(kRxDroppedRateLimit,      "rx.dropped.rateLimit")       /* the guard: too many */              \
   X(kRxDroppedHeader,         "rx.dropped.header")          /* version, or a length that lies */  \
   X(kRxDroppedHeaderChecksum, "rx.dropped.headerChecksum")                                         \
   X(kRxDroppedOptions,        "rx.dropped.options")         /* malformed, or source routes */     \
@@ -36,15 +36,15 @@ namespace apo {
   X(kRxDroppedUdpLength,      "rx.dropped.udpLength")                                              \
   X(kRxDroppedUdpChecksum,    "rx.dropped.udpChecksum")                                            \
   X(kRxDroppedUdpPort,        "rx.dropped.udpPort")         /* port 0 at either end */            \
-  X(kRxDroppedTcpLength,      "rx.dropped.tcpLength")      /* offset outside segment */            \
+  X(kRxDroppedTcpLength,      "rx.dropped.tcpLength")       /* offset outside segment */           \
   X(kRxDroppedTcpChecksum,    "rx.dropped.tcpChecksum")                                            \
-  X(kRxDroppedTcpPort,        "rx.dropped.tcpPort")        /* port 0 at either end */              \
-  X(kRxDroppedTcpOptions,     "rx.dropped.tcpOptions")     /* a length that lies */                \
-  X(kRxDroppedTcpNull,        "rx.dropped.tcpNull")        /* no flag that matters */              \
-  X(kRxDroppedTcpXmas,        "rx.dropped.tcpXmas")        /* FIN, PSH, URG; or all */             \
+  X(kRxDroppedTcpPort,        "rx.dropped.tcpPort")         /* port 0 at either end */             \
+  X(kRxDroppedTcpOptions,     "rx.dropped.tcpOptions")      /* a length that lies */               \
+  X(kRxDroppedTcpNull,        "rx.dropped.tcpNull")         /* no flag that matters */             \
+  X(kRxDroppedTcpXmas,        "rx.dropped.tcpXmas")         /* FIN, PSH, URG; or all */            \
   X(kRxDroppedTcpSynFin,      "rx.dropped.tcpSynFin")                                              \
   X(kRxDroppedTcpSynRst,      "rx.dropped.tcpSynRst")                                              \
-  X(kRxDroppedTcpFin,         "rx.dropped.tcpFin")         /* FIN without ACK */                   \
+  X(kRxDroppedTcpFin,         "rx.dropped.tcpFin")          /* FIN without ACK */                  \
   X(kRxDroppedUnopened,       "rx.dropped.unopened")        /* no such UDP port open */           \
   X(kRxDroppedIcmpLength,     "rx.dropped.icmpLength")                                             \
   X(kRxDroppedIcmpChecksum,   "rx.dropped.icmpChecksum")                                           \
