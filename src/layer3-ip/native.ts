@@ -102,8 +102,18 @@ export declare class NativeLinkThread {
   close(): void;
 }
 
+/** A capture file; see `native/rawsock/napi/capture_napi.cc`. Throws an Error with `errno` when it cannot be made. */
+export declare class NativeCapture {
+  constructor(path: string, snapBytes: number);
+  /** `[packets, bytes, missed, errno]` */
+  status(): [number, number, number, number];
+  /** Writes what is left. 0, or the errno that had ended the capture before. Idempotent. */
+  close(): number;
+}
+
 /** Everything the addon exports. */
 export interface NativeModule {
+  readonly NativeCapture: typeof NativeCapture;
   readonly NativeFanout: typeof NativeFanout;
   readonly NativeWire: typeof NativeWire;
   readonly NativeLinkThread: typeof NativeLinkThread;

@@ -28,8 +28,19 @@ namespace apo {
 
 inline constexpr size_t kDescriptorWords = 8;
 
+// kPartial: the field holds the pseudo header's sum alone (not complemented), because the packet has not
+// left a machine that can be trusted with its bytes.
 enum class ChecksumState : uint8_t { kUnchecked = 0, kVerified = 1, kPartial = 2 };
 enum class GsoKind : uint8_t { kNone = 0, kUdp = 1, kTcp4 = 2, kTcp6 = 3 };
+// What is left to be done to a packet, or has been done to it, beyond its bytes: virtio_net_hdr's facts
+// in our words. A super-packet (`gso_kind` not kNone) is one whose upper layer stands for several
+// packets of `gso_bytes` payload each (the last may be shorter); its checksum is partial.
+struct Offload {
+  ChecksumState checksum_state = ChecksumState::kUnchecked;
+  GsoKind gso_kind = GsoKind::kNone;
+  uint16_t gso_bytes = 0;
+};
+
 enum class PacketKind : uint8_t {
   kData = 0,
   kEchoReply = 1,
