@@ -20,7 +20,7 @@ export interface Capture {
   readonly path: string;
   /** What a native link thread takes as its last argument. */
   readonly native: NativeCapture;
-  /** By dotted name under `layer3.`: packets and bytes in the file, packets missing from it, the errno that ended it. */
+  /** By dotted name under `layer3.`: packets and bytes in the file, packets missing from it, what errno ended it. */
   counters(): Record<string, number>;
   /**
    * Writes what is left and closes the file: call it after the native threads have ended. An error that had ended the
@@ -54,7 +54,8 @@ class FileCapture implements Capture {
     const missed = this.counters()["layer3.pcap.missed"];
     return new ApoError(
       "EIO",
-      `the capture "${this.path}" ended early (${errnoText(errno)}) and lacks ${missed} packets; what it has can be read`,
+      `the capture "${this.path}" ended early (${errnoText(errno)}) and lacks ${missed} packets; ` +
+        "what it has can be read",
     );
   }
 }
