@@ -111,10 +111,19 @@ export declare class NativeCapture {
   close(): number;
 }
 
+/** The impairment of the `mem` wire, for its comparison with `impairment.ts`. Settings: `settingsToNumbers`. */
+export declare class NativeImpairment {
+  constructor(settings: Float64Array, from: number, to: number);
+  /** Five numbers a packet: fate, bit to flip (-1: none), at, copy at (-1: never), reordered (0, 1). */
+  decide(timesUs: Float64Array, lengths: Uint32Array, answers: Float64Array): void;
+  change(settings: Float64Array): void;
+}
+
 /** Everything the addon exports. */
 export interface NativeModule {
   readonly NativeCapture: typeof NativeCapture;
   readonly NativeFanout: typeof NativeFanout;
+  readonly NativeImpairment: typeof NativeImpairment;
   readonly NativeWire: typeof NativeWire;
   readonly NativeLinkThread: typeof NativeLinkThread;
   /** Sleeps while `words[index] === expected`: 0 woken, 1 it had another value, 2 timed out. At most 10 s. */

@@ -7,6 +7,7 @@ namespace {
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   apo::register_capture(env, exports);
   apo::register_fanout(env, exports);
+  apo::register_impairment(env, exports);
   apo::register_native_thread(env, exports);
   apo::register_socket_write(env, exports);
   return exports;

@@ -7,6 +7,7 @@ namespace apo {
 
 void register_capture(Napi::Env env, Napi::Object exports);
 void register_fanout(Napi::Env env, Napi::Object exports);
+void register_impairment(Napi::Env env, Napi::Object exports);
 void register_native_thread(Napi::Env env, Napi::Object exports);
 void register_socket_write(Napi::Env env, Napi::Object exports);
 
