@@ -13,13 +13,14 @@ import {
   FramePool,
   type FromWorker,
   type LinkMemory,
-  type MemLink,
   mainParty,
   maxWorkers,
+  mem,
   nativeParty,
   type Parties,
+  type RawLink,
   shapeFor,
-  startMemLink,
+  startRawLink,
   type ToWorker,
 } from "../layer2-transport/index.ts";
 import { AppWorkers } from "./app-workers.ts";
@@ -54,8 +55,8 @@ export class Threads {
   readonly moduleAlarms = new Set<number>();
   private readonly settings: RuntimeSettings;
   private readonly parties: Parties;
-  /** The native thread, on the `mem` link. */
-  private memLink: MemLink | undefined;
+  /** The link and its native threads, on every link but `host`. */
+  private rawLink: RawLink | undefined;
   private readonly events: ThreadEvents;
 
   constructor(settings: RuntimeSettings, events: ThreadEvents) {
@@ -84,7 +85,16 @@ export class Threads {
     const { wire, address } = linkOptions;
     if (link === "mem") {
       const partition = nativeParty(this.parties);
-      this.memLink = startMemLink({ wire, address, pool: this.pool.buffer, partition });
+      const settings = mem.settings({ wire });
+      const { explain } = mem;
+      this.rawLink = startRawLink({
+        kind: "mem",
+        settings,
+        explain,
+        address,
+        pool: this.pool.buffer,
+        partition,
+      });
     }
     await this.workers.start();
     for (let index = 0; index < this.count; index += 1) this.connectMain(endpoint, index);
@@ -128,24 +138,24 @@ export class Threads {
   addCounters(sum: Record<string, number>): void {
     for (const counters of this.workers.counters) counters.addTo(sum);
     for (const counters of this.apps?.counters ?? []) counters.addTo(sum);
-    if (this.memLink) Object.assign(sum, this.memLink.counters());
+    if (this.rawLink) Object.assign(sum, this.rawLink.counters());
     sum["layer3.pool.frames-in-use"] = this.pool.framesInUse();
   }
 
   async terminate(): Promise<void> {
     await this.apps?.stop();
     await this.workers.terminate();
-    this.memLink?.close();
+    this.rawLink?.close();
   }
 
   /** What worker `index` starts with. On a raw link it owns every shard of the steering hash that falls to it. */
   private workerBasis(index: number): WorkerBasis {
     const shard = this.shards[index] as SharedArrayBuffer;
-    const basis = { index, link: this.settings.link, pool: this.pool.buffer, shard };
-    if (!this.memLink) return basis;
+    const basis = { index, pool: this.pool.buffer, shard };
+    if (!this.rawLink) return basis;
     const owned: number[] = [];
     for (let hash = index; hash < maxWorkers; hash += this.count) owned.push(hash);
-    return { ...basis, memLink: this.memLink.attachWorker(index, owned) };
+    return { ...basis, rawLink: this.rawLink.attachWorker(index, owned) };
   }
 
   /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */
@@ -158,7 +168,7 @@ export class Threads {
 
   private workerDied(index: number, error: Error, again: boolean): void {
     // First of all: what lies in the rings of the native thread goes out or comes back before frames are looked for.
-    this.memLink?.detachWorker(index);
+    this.rawLink?.detachWorker(index);
     this.apps?.unlink(index);
     this.events.workerDied(index, error, again);
     this.pool.dropAll(index);

@@ -111,8 +111,8 @@ export class TransportWorkers {
     const script = new URL(`../layer2-transport/worker.${extension}`, import.meta.url);
     const counters = (this.counters[index] as Counters<WorkerCounter>).memory;
     const workerData: WorkerStart = { ...this.startOf(index), counters };
-    const { memLink } = workerData;
-    this.doorbells[index] = memLink && new Uint32Array(memLink.port.words);
+    const { rawLink } = workerData;
+    this.doorbells[index] = rawLink && new Uint32Array(rawLink.words);
     const execArgv = workerFlags();
     const name = `apo-layer2-${index}`;
     const worker = new Worker(script, { workerData, name, ...(execArgv && { execArgv }) });

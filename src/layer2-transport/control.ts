@@ -7,7 +7,6 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../layer1-app/errors.ts";
-import type { LinkKind } from "../layer3-ip/links/link-options.ts";
 import type { LinkDescription } from "../layer3-ip/packet-port.ts";
 import type { LinkMemory } from "./link.ts";
 import type { ConnectRequest, ListenerRecord } from "./transport.ts";
@@ -16,12 +15,11 @@ import type { ConnectRequest, ListenerRecord } from "./transport.ts";
 export interface WorkerStart {
   /** The worker's index: its party, its shard and its pool partition. */
   readonly index: number;
-  readonly link: LinkKind;
   readonly pool: SharedArrayBuffer;
   readonly shard: SharedArrayBuffer;
   readonly counters: SharedArrayBuffer;
-  /** `mem`: the worker's end of the link. */
-  readonly memLink?: LinkDescription | undefined;
+  /** On every link but `host`: the worker's end of it. */
+  readonly rawLink?: LinkDescription | undefined;
 }
 
 /** From the main thread. Those with `call` are answered by a `reply`. */

@@ -25,7 +25,7 @@
  * An app's number for a connection is generation * 2^24 + sockfd24, sockfd24 being shard << 20 | slot.
  */
 
-import { formatAddress, parseAddress } from "./address.ts";
+import { formatAddress, parseAddress } from "../layer3-ip/address.ts";
 
 export const slotsPerShard = 2 ** 20;
 export const nodeWords = 32;

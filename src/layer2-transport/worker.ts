@@ -49,10 +49,10 @@ port.on("message", (message: ToWorker) => obey(message));
 tell({ type: "ready" });
 
 async function createTransport(): Promise<Transport> {
-  if (start.memLink) {
-    const { createMemTransport } = await import("./raw/transport.ts");
+  if (start.rawLink) {
+    const { createRawTransport } = await import("./raw/transport.ts");
     const { pool, counters } = context;
-    return createMemTransport({ link: start.memLink, events: dispatcher, pool, counters, serve });
+    return createRawTransport({ link: start.rawLink, events: dispatcher, pool, counters, serve });
   }
   const { createHostTransport } = await import("./host/transport.ts");
   return createHostTransport(dispatcher, context.pool, context.counters);

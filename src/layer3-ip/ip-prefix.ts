@@ -6,9 +6,14 @@
 
 import { isIPv4, isIPv6 } from "node:net";
 import { ApoError } from "../layer1-app/errors.ts";
+import { formatAddress } from "./address.ts";
 
-/** Bytes of one address record: version, prefix bits, 16 address bytes. Mirrored in native_thread_napi.cc. */
-export const addressRecordBytes = 18;
+/**
+ * Bytes of one address record: version, prefix bits, 1 when the whole prefix is meant, 0, 16 address bytes. Mirrored
+ * in native/rawsock/napi/address_records.h.
+ */
+export const addressRecordBytes = 20;
+const addressAt = 4;
 
 export interface IpPrefix {
   readonly text: string;
@@ -16,6 +21,8 @@ export interface IpPrefix {
   readonly prefixBits: number;
   /** Network order as numbers; IPv4 takes the first. */
   readonly words: Int32Array;
+  /** All addresses of the prefix are meant, and not the one alone. */
+  readonly whole?: boolean;
 }
 
 function wordsOfFour(text: string): number {
@@ -73,11 +80,43 @@ export function addressRecords(prefixes: readonly IpPrefix[]): Uint8Array {
     const at = i * addressRecordBytes;
     records[at] = prefix.version6 ? 6 : 4;
     records[at + 1] = prefix.prefixBits;
+    records[at + 2] = prefix.whole ? 1 : 0;
     prefix.words.forEach((word, n) => {
-      view.setInt32(at + 2 + 4 * n, word);
+      view.setInt32(at + addressAt + 4 * n, word);
     });
   });
   return records;
+}
+
+/** The records of routes: where to, and by way of which gateway. Throws `EINVAL`. */
+export function routeRecords(routes: readonly { readonly to: string; readonly via: string }[]): Uint8Array {
+  return addressRecords(
+    routes.flatMap(({ to, via }) => {
+      const pair = [parsePrefix(to), parsePrefix(via)] as const;
+      if (pair[0].version6 === pair[1].version6) return [...pair];
+      throw new ApoError("EINVAL", `route to ${to} via ${via}: one is IPv4 and the other IPv6`);
+    }),
+  );
+}
+
+/** What packed records say. */
+export function prefixesOfRecords(records: Uint8Array): IpPrefix[] {
+  const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
+  const prefixes: IpPrefix[] = [];
+  for (let at = 0; at + addressRecordBytes <= records.length; at += addressRecordBytes) {
+    const version6 = records[at] === 6;
+    const words = new Int32Array(4);
+    for (let n = 0; n < (version6 ? 4 : 1); n += 1) words[n] = view.getInt32(at + addressAt + 4 * n);
+    const text = formatAddress(words, 0, version6);
+    prefixes.push({
+      text,
+      version6,
+      prefixBits: records[at + 1] as number,
+      words,
+      whole: records[at + 2] === 1,
+    });
+  }
+  return prefixes;
 }
 
 /** Whether an address lies in the prefix. */

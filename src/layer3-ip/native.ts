@@ -72,29 +72,59 @@ export declare class NativeFanout {
   close(): void;
 }
 
-/** The wire of the `mem` link; see `native/rawsock/napi/native_thread_napi.cc`. */
+/** The wire of the `mem` link; see `native/rawsock/napi/wire_napi.cc`. */
 export declare class NativeWire {
   /** `(mtu, inboxBytes)` makes a wire, `(id)` finds one of this process. Throws when there is none. */
   constructor(mtuOrId: number, inboxBytes?: number);
   readonly id: number;
   readonly mtu: number;
   readonly endpoints: number;
-  /** `to`: version, prefix bits, 16 address bytes. The name of the counter that says what became of the packet. */
+  /** `to`: an address record. The name of the counter that says what became of the packet. */
   inject(to: Uint8Array, packet: Uint8Array): string;
 }
 
-/** The native thread of a raw link. `addresses`: 18 bytes each, as for `inject`. All arrays over shared memory. */
+/** What a `NativeLink` throws: the step that failed and the kernel's word for it. */
+export interface NativeLinkFailure extends Error {
+  readonly errno: number;
+  readonly step: string;
+}
+
+/** An open link: a queue or several, each for one native thread. See `native/rawsock/napi/native_link_napi.cc`. */
+export declare class NativeLink {
+  /** Addresses and routes: packed records, see `ip-prefix.ts`. Throws a `NativeLinkFailure`. */
+  constructor(
+    kind: string,
+    settings: Readonly<Record<string, number | boolean | string>>,
+    addresses: Uint8Array,
+    routes: Uint8Array,
+  );
+  /** Names it to `openPort` and `closePort`, in every thread of the process. */
+  readonly id: number;
+  readonly queues: number;
+  readonly mtu: number;
+  /** The interface's name; "" where there is none. */
+  readonly device: string;
+  /** The records of the addresses that are its own. */
+  readonly addresses: Uint8Array;
+  /** Its threads are to be closed first. */
+  close(): void;
+}
+
+/** The native thread of one queue of a link. All arrays over shared memory. */
 export declare class NativeLinkThread {
   constructor(
-    wireId: number,
-    addresses: Uint8Array,
+    link: NativeLink,
+    queue: number,
     keyLow: number,
     keyHigh: number,
     pool: Uint32Array,
     partition: number,
     control: Uint32Array,
+    owners: Uint32Array,
     counters: BigUint64Array,
   );
+  /** After `start`: the eventfd that wakes the thread; -1 when it sleeps on its control's doorbell word. */
+  readonly wakeFd: number;
   /** 0, or an errno. */
   start(): number;
   attachWorker(index: number, receive: Uint32Array, transmit: Uint32Array, port: Uint32Array): boolean;
@@ -125,7 +155,13 @@ export interface NativeModule {
   readonly NativeFanout: typeof NativeFanout;
   readonly NativeImpairment: typeof NativeImpairment;
   readonly NativeWire: typeof NativeWire;
+  readonly NativeLink: typeof NativeLink;
   readonly NativeLinkThread: typeof NativeLinkThread;
+  /** Packets to the port (protocol 6 or 17) are ours from here on: 0, or an errno. From any thread. */
+  readonly openPort: (linkId: number, protocol: number, port: number) => number;
+  readonly closePort: (linkId: number, protocol: number, port: number) => void;
+  /** Wakes the native thread that has this `wakeFd`. */
+  readonly ringEvent: (wakeFd: number) => void;
   /** Sleeps while `words[index] === expected`: 0 woken, 1 it had another value, 2 timed out. At most 10 s. */
   readonly futexWait: (
     words: Uint32Array,

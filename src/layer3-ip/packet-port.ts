@@ -1,14 +1,19 @@
 /**
- * A worker's end of a raw link: packets in, packets out, which UDP ports are open, and where the worker sleeps.
+ * A worker's end of a raw link: packets in, packets out, which ports are open, and where the worker sleeps.
  *
- * Layer 3. Shared memory between one worker and the native thread; it knows nothing of connections. The port words
- * are mirrored in native/rawsock/napi/native_thread_napi.cc:
+ * Layer 3. Shared memory between one worker and the native thread of each of the link's queues; it knows nothing of
+ * connections. The words are mirrored in native/rawsock/napi/native_thread_napi.cc:
  *
- *   word 0        the worker's doorbell: rung (one added, and woken) by whoever has something for a sleeping worker
- *   word 16       how to wake the worker: 0 it polls, no need to; 1 it sleeps, ring; 2 it does not poll, post a message
- *   word 32 + n   bit b: the worker has something at UDP port 32 n + b
+ *   port, word 0          the worker's doorbell: rung (one added, and woken) by whoever has something for it asleep
+ *   port, word 16         how to wake it: 0 it polls, no need to; 1 it sleeps, ring; 2 it does not poll, post a message
+ *   port, word 32 + n     bit b: the worker has something at UDP port 32 n + b
+ *   port, word 2080 + n   likewise TCP
+ *   control, word 0       the doorbell of a queue's native thread (which may have an eventfd instead)
+ *   owners, word s        who owns shard s: the worker's index + 1; 0 is nobody
  */
 
+import { constants } from "node:os";
+import { ApoError } from "../layer1-app/errors.ts";
 import { loadNative } from "./native.ts";
 import { createRing, RingConsumer, RingProducer } from "./ring.ts";
 import { SteerHash, type SteerKey, shardOfHash } from "./steer.ts";
@@ -16,37 +21,57 @@ import { SteerHash, type SteerKey, shardOfHash } from "./steer.ts";
 const doorbellWord = 0;
 const stateWord = 16;
 const stateOf = { polling: 0, asleep: 1, away: 2 } as const;
-const shardsWord = 16; // of the control words
-const portsWord = 32;
-const portWords = portsWord + 65_536 / 32;
+const portBitmapWords = 65_536 / 32;
+const udpPortsWord = 32;
+const tcpPortsWord = udpPortsWord + portBitmapWords;
+const portWords = tcpPortsWord + portBitmapWords;
+const tcpProtocol = 6;
+const udpProtocol = 17;
 
+/** Shards of the steering hash. */
+export const shardCount = 16;
+/** Words of a queue's control. */
+export const controlWords = 16;
 /** Descriptors a ring to or from the native thread holds. */
 const packetRingCapacity = 4096;
 
-/** The memory that one worker shares with the native thread. Plain data: it crosses threads. */
-export interface PacketPortMemory {
+/** What a worker shares with the native thread of one queue. Plain data: it crosses threads. */
+export interface QueueMemory {
   readonly receive: SharedArrayBuffer;
   readonly transmit: SharedArrayBuffer;
-  readonly words: SharedArrayBuffer;
+  readonly control: SharedArrayBuffer;
+  /** The eventfd that wakes the native thread; -1: it sleeps on the control's doorbell. */
+  readonly wakeFd: number;
 }
 
 /** What a worker must know of its link. Plain data: it crosses threads. */
 export interface LinkDescription {
   /** The worker's index. */
   readonly worker: number;
-  readonly port: PacketPortMemory;
-  /** Word 0: the native thread's doorbell; words 16 to 31: who owns each shard (worker index + 1). */
-  readonly control: SharedArrayBuffer;
-  /** As the user wrote them: `address/bits`. */
+  /** The link's number in this process, and its kind: "mem", "tun". */
+  readonly link: number;
+  readonly kind: string;
+  readonly words: SharedArrayBuffer;
+  readonly queues: readonly QueueMemory[];
+  readonly owners: SharedArrayBuffer;
+  /** Our own: `address/bits`. */
   readonly addresses: readonly string[];
+  /** Whole prefixes of our own: `address/bits`. */
+  readonly prefixes: readonly string[];
   readonly mtu: number;
   readonly steerKey: SteerKey;
 }
 
-export function createPacketPort(): PacketPortMemory {
+export function createPacketPort(): SharedArrayBuffer {
   const words = new SharedArrayBuffer(4 * portWords);
   new Uint32Array(words)[stateWord] = stateOf.away;
-  return { receive: createRing(packetRingCapacity), transmit: createRing(packetRingCapacity), words };
+  return words;
+}
+
+export function createQueueMemory(control: SharedArrayBuffer, wakeFd: number): QueueMemory {
+  const receive = createRing(packetRingCapacity);
+  const transmit = createRing(packetRingCapacity);
+  return { receive, transmit, control, wakeFd };
 }
 
 /**
@@ -66,21 +91,30 @@ export function wakeWorker(words: Uint32Array): boolean {
 export type LookAgain = () => boolean;
 
 export class PacketPort {
-  readonly received: RingConsumer;
+  /** What each queue's native thread has received. */
+  readonly received: readonly RingConsumer[];
+  /** Where this worker sends: to one queue, so that its packets stay in order. */
   readonly toSend: RingProducer;
   readonly steer: SteerHash;
   private readonly worker: number;
+  private readonly link: number;
   private readonly words: Uint32Array;
+  private readonly owners: Uint32Array;
   private readonly control: Uint32Array;
+  private readonly wakeFd: number;
   private readonly native = loadNative();
 
   constructor(link: LinkDescription) {
-    this.received = new RingConsumer(link.port.receive);
-    this.toSend = new RingProducer(link.port.transmit);
-    this.words = new Uint32Array(link.port.words);
-    this.control = new Uint32Array(link.control);
+    const out = link.queues[link.worker % link.queues.length] as QueueMemory;
+    this.received = link.queues.map((queue) => new RingConsumer(queue.receive));
+    this.toSend = new RingProducer(out.transmit);
+    this.words = new Uint32Array(link.words);
+    this.owners = new Uint32Array(link.owners);
+    this.control = new Uint32Array(out.control);
+    this.wakeFd = out.wakeFd;
     this.steer = new SteerHash(link.steerKey);
     this.worker = link.worker;
+    this.link = link.link;
   }
 
   /** Says that the worker looks at its rings by itself from here on. */
@@ -92,25 +126,38 @@ export class PacketPort {
     Atomics.store(this.words, stateWord, stateOf.away);
   }
 
-  /** From here on datagrams to the port come to this worker; before, their senders are told "unreachable". */
+  /**
+   * From here on datagrams to the port come to this worker; before, their senders are told "unreachable". Throws
+   * `EADDRINUSE` when the kernel, whose address the link shares, has given the port to somebody else.
+   */
   openUdpPort(port: number): void {
-    Atomics.or(this.words, portsWord + (port >>> 5), 1 << (port & 31));
+    this.openPort(udpProtocol, udpPortsWord, port);
   }
 
   closeUdpPort(port: number): void {
-    Atomics.and(this.words, portsWord + (port >>> 5), ~(1 << (port & 31)));
+    this.closePort(udpProtocol, udpPortsWord, port);
+  }
+
+  /** Likewise for TCP segments; before, their senders get a reset. */
+  openTcpPort(port: number): void {
+    this.openPort(tcpProtocol, tcpPortsWord, port);
+  }
+
+  closeTcpPort(port: number): void {
+    this.closePort(tcpProtocol, tcpPortsWord, port);
   }
 
   /** Whether packets of a flow with this hash come to this worker. */
   owns(hash: number): boolean {
-    return Atomics.load(this.control, shardsWord + shardOfHash(hash)) === this.worker + 1;
+    return Atomics.load(this.owners, shardOfHash(hash)) === this.worker + 1;
   }
 
   /** Hands everything reserved in `toSend` to the native thread. */
   flush(): void {
     if (!this.toSend.publish()) return;
     Atomics.add(this.control, doorbellWord, 1);
-    this.native.futexWake(this.control, doorbellWord, 1);
+    if (this.wakeFd >= 0) this.native.ringEvent(this.wakeFd);
+    else this.native.futexWake(this.control, doorbellWord, 1);
   }
 
   /** Sleeps until something comes, at most `timeoutMicroseconds`. True: it slept that long and nothing came. */
@@ -118,11 +165,29 @@ export class PacketPort {
     const seen = Atomics.load(this.words, doorbellWord);
     Atomics.store(this.words, stateWord, stateOf.asleep);
     let timedOut = false;
-    if (this.received.sleep() && !lookAgain()) {
+    let idle = true;
+    for (const ring of this.received) if (!ring.sleep()) idle = false;
+    if (idle && !lookAgain()) {
       timedOut = this.native.futexWait(this.words, doorbellWord, seen, timeoutMicroseconds) === 2;
     }
-    this.received.wake();
+    for (const ring of this.received) ring.wake();
     Atomics.store(this.words, stateWord, stateOf.polling);
     return timedOut;
+  }
+
+  private openPort(protocol: number, firstWord: number, port: number): void {
+    const errno = this.native.openPort(this.link, protocol, port);
+    if (errno === constants.errno.EADDRINUSE || errno === constants.errno.EACCES) {
+      const name = protocol === tcpProtocol ? "tcp" : "udp";
+      const why = errno === constants.errno.EACCES ? "is refused by the kernel" : "is taken in the kernel";
+      throw new ApoError("EADDRINUSE", `${name} port ${port} ${why}, whose address this link shares`);
+    }
+    if (errno !== 0) throw new ApoError("EIO", `the link could not open port ${port} (errno ${errno})`);
+    Atomics.or(this.words, firstWord + (port >>> 5), 1 << (port & 31));
+  }
+
+  private closePort(protocol: number, firstWord: number, port: number): void {
+    Atomics.and(this.words, firstWord + (port >>> 5), ~(1 << (port & 31)));
+    this.native.closePort(this.link, protocol, port);
   }
 }

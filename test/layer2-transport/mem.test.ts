@@ -7,7 +7,7 @@ import type { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test } from "vitest";
 import { Runtime } from "../../src/layer1-app/runtime.ts";
 import type { CloseReason, RuntimeOptions, Sockfd } from "../../src/layer1-app/types.ts";
-import { createWire, type Wire } from "../../src/layer3-ip/mem-link.ts";
+import { createWire, type Wire } from "../../src/layer3-ip/links/mem.ts";
 
 const addresses = { a: "10.0.0.1/24, fd00::1/64", b: "10.0.0.2/24, fd00::2/64" };
 const families = [

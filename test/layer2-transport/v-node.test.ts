@@ -2,7 +2,6 @@
 import { isIP } from "node:net";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { formatAddress, parseAddress, plainAddress } from "../../src/layer2-transport/address.ts";
 import {
   createShard,
   generationOf,
@@ -13,6 +12,7 @@ import {
   sockfd24Of,
   type VNodeTable,
 } from "../../src/layer2-transport/v-node.ts";
+import { formatAddress, parseAddress, plainAddress } from "../../src/layer3-ip/address.ts";
 
 const fresh = {
   protocol: "tcp",

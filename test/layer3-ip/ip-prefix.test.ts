@@ -70,9 +70,9 @@ describe("prefixes", () => {
     expect(prefixContains(parsePrefix(prefix), addressWords(address)?.words as Int32Array)).toBe(contained);
   });
 
-  test("their records are version, bits and sixteen bytes each", () => {
+  test("their records are version, bits, whole, 0 and sixteen bytes each", () => {
     const records = addressRecords([parsePrefix("10.1.2.3/8"), parsePrefix("fd00::7/64")]);
-    expect([...records.subarray(0, 7)]).toEqual([4, 8, 10, 1, 2, 3, 0]);
-    expect([...records.subarray(18, 21), records[35]]).toEqual([6, 64, 0xfd, 7]);
+    expect([...records.subarray(0, 9)]).toEqual([4, 8, 0, 0, 10, 1, 2, 3, 0]);
+    expect([...records.subarray(20, 22), records[24], records[39]]).toEqual([6, 64, 0xfd, 7]);
   });
 });

@@ -8,11 +8,13 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 
 const source = (path: string): string => JSON.stringify(new URL(`../../src/${path}`, import.meta.url).href);
+const startMemLink = JSON.stringify(new URL("./start-mem-link.ts", import.meta.url).href);
 
 const prelude = `
 import { readdirSync, readFileSync } from "node:fs";
 import { Worker, isMainThread } from "node:worker_threads";
-import { createWire, openWire, startMemLink } from ${source("layer3-ip/mem-link.ts")};
+import { createWire, openWire } from ${source("layer3-ip/links/mem.ts")};
+import { startMemLink } from ${startMemLink};
 import { createPool } from ${source("layer3-ip/pool.ts")};
 const join = (wire, address) =>
   startMemLink({ wire, address, pool: createPool({ partitions: 2, small: 64, large: 1 }), partition: 1 });
@@ -93,7 +95,8 @@ describe("the native thread", () => {
     const { status, lines, errors } = run(`
       const wire = createWire();
       const program = (tail) => \`
-        import { openWire, startMemLink } from ${source("layer3-ip/mem-link.ts").replaceAll("\\", "\\\\")};
+        import { openWire } from ${source("layer3-ip/links/mem.ts").replaceAll("\\", "\\\\")};
+        import { startMemLink } from ${startMemLink.replaceAll("\\", "\\\\")};
         import { createPool } from ${source("layer3-ip/pool.ts").replaceAll("\\", "\\\\")};
         import { parentPort, workerData } from "node:worker_threads";
         const pool = createPool({ partitions: 2, small: 64, large: 1 });

@@ -9,10 +9,13 @@ import {
   upperOffsetOf,
   writeOutgoing,
 } from "../../src/layer3-ip/descriptor.ts";
-import { type MemLink, startMemLink, type Wire } from "../../src/layer3-ip/mem-link.ts";
+import type { Wire } from "../../src/layer3-ip/links/mem.ts";
 import { type LinkDescription, PacketPort } from "../../src/layer3-ip/packet-port.ts";
 import { createPool, FramePool } from "../../src/layer3-ip/pool.ts";
+import type { RawLink } from "../../src/layer3-ip/raw-link.ts";
+import type { RingConsumer } from "../../src/layer3-ip/ring.ts";
 import { addressBytes } from "./packets.ts";
+import { startMemLink } from "./start-mem-link.ts";
 
 const workerPartition = 0;
 const nativePartition = 1;
@@ -28,7 +31,7 @@ export interface Received {
 export class Station {
   readonly address: string;
   readonly pool: FramePool;
-  readonly link: MemLink;
+  readonly link: RawLink;
   readonly port: PacketPort;
   readonly description: LinkDescription;
 
@@ -79,7 +82,7 @@ export class Station {
 
   /** Takes up to `most` packets that are there. */
   take(most = 256): Received[] {
-    const { received } = this.port;
+    const received = this.port.received[0] as RingConsumer;
     const found: Received[] = [];
     for (let at = received.take(); at >= 0; at = received.take()) {
       const words = received.words.slice(at, at + 8);

@@ -26,8 +26,8 @@ inline void require(bool condition) {
 inline const AddressSet& own_addresses() {
   static const AddressSet own = [] {
     AddressSet set;
-    require(set.add({IpAddress::from_bytes(4, kOwn4), 24}));
-    require(set.add({IpAddress::from_bytes(6, kOwn6), 64}));
+    require(set.add({{IpAddress::from_bytes(4, kOwn4), 24}}));
+    require(set.add({{IpAddress::from_bytes(6, kOwn6), 64}}));
     return set;
   }();
   return own;

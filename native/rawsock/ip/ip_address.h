@@ -25,32 +25,55 @@ struct IpAddress {
 struct IpPrefix {
   IpAddress address;
   uint8_t prefix_bits = 32;
+
+  [[nodiscard]] bool contains(uint8_t version, const uint8_t* at) const {
+    if (version != address.version) return false;
+    const size_t whole = prefix_bits / 8;
+    if (std::memcmp(address.bytes.data(), at, whole) != 0) return false;
+    const uint8_t rest = prefix_bits % 8;
+    return rest == 0 || (address.bytes[whole] ^ at[whole]) >> (8 - rest) == 0;
+  }
 };
 
-// The addresses of one link; few, so a scan beats a table.
+// One of our own: an address with its prefix on the link, or all addresses of a prefix.
+struct OwnAddress {
+  IpPrefix prefix;
+  bool whole = false;
+
+  [[nodiscard]] bool contains(uint8_t version, const uint8_t* at) const {
+    if (whole) return prefix.contains(version, at);
+    return version == prefix.address.version &&
+           std::memcmp(prefix.address.bytes.data(), at, prefix.address.size()) == 0;
+  }
+};
+
+// Where packets to a prefix go: to the gateway `via`.
+struct Route {
+  IpPrefix to;
+  IpAddress via;
+};
+
+// The addresses of one link; few entries, so a scan beats a table.
 class AddressSet {
  public:
-  static constexpr size_t kMax = 16;
+  static constexpr size_t kMax = 64;
 
-  bool add(const IpPrefix& prefix) {
+  bool add(const OwnAddress& own) {
     if (count_ == kMax) return false;
-    entries_[count_++] = prefix;
+    entries_[count_++] = own;
     return true;
   }
   [[nodiscard]] size_t size() const { return count_; }
-  [[nodiscard]] const IpPrefix& at(size_t index) const { return entries_[index]; }
+  [[nodiscard]] const OwnAddress& at(size_t index) const { return entries_[index]; }
   [[nodiscard]] bool contains(uint8_t version, const uint8_t* address) const {
     for (size_t i = 0; i < count_; ++i) {
-      const IpAddress& own = entries_[i].address;
-      if (own.version == version && std::memcmp(own.bytes.data(), address, own.size()) == 0) {
-        return true;
-      }
+      if (entries_[i].contains(version, address)) return true;
     }
     return false;
   }
 
  private:
-  std::array<IpPrefix, kMax> entries_{};
+  std::array<OwnAddress, kMax> entries_{};
   size_t count_ = 0;
 };
 

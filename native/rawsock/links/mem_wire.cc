@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 
 #include "wire/ipv4.h"
@@ -45,21 +46,21 @@ bool destination_of(std::span<const uint8_t> packet, IpAddress& destination) {
 MemInbox::MemInbox(size_t bytes)
     : memory_(new uint8_t[std::bit_ceil(bytes)]), capacity_(std::bit_ceil(bytes)) {}
 
-void MemInbox::put_length(uint64_t position, uint32_t length) {
-  std::memcpy(memory_.get() + (position & (capacity_ - 1)), &length, sizeof length);
+void MemInbox::put_record(uint64_t position, const Record& record) {
+  std::memcpy(memory_.get() + (position & (capacity_ - 1)), &record, sizeof record);
 }
 
-bool MemInbox::push(std::span<const uint8_t> packet) {
+bool MemInbox::push(std::span<const uint8_t> packet, const Offload& offload) {
   const size_t record = kHeaderBytes + align_up(packet.size());
   const size_t to_end = capacity_ - (writing_ & (capacity_ - 1));
   const size_t skipped = record > to_end ? to_end : 0;
   const uint64_t used = writing_ - tail_.load(std::memory_order_acquire);
   if (used + skipped + record > capacity_) return false;
   if (skipped > 0) {
-    put_length(writing_, kSkip);
+    put_record(writing_, {kSkip, {}});
     writing_ += skipped;
   }
-  put_length(writing_, static_cast<uint32_t>(packet.size()));
+  put_record(writing_, {static_cast<uint32_t>(packet.size()), offload});
   std::memcpy(memory_.get() + (writing_ & (capacity_ - 1)) + kHeaderBytes, packet.data(),
               packet.size());
   writing_ += record;
@@ -72,17 +73,18 @@ bool MemInbox::publish() {
   return sleeping_.exchange(0, std::memory_order_seq_cst) == 1;
 }
 
-std::span<const uint8_t> MemInbox::take() {
+std::span<const uint8_t> MemInbox::take(Offload& offload) {
   while (reading_ != head_.load(std::memory_order_acquire)) {
     const size_t at = reading_ & (capacity_ - 1);
-    uint32_t length;
-    std::memcpy(&length, memory_.get() + at, sizeof length);
-    if (length == kSkip) {
+    Record record;
+    std::memcpy(&record, memory_.get() + at, sizeof record);
+    if (record.length == kSkip) {
       reading_ += capacity_ - at;
       continue;
     }
-    reading_ += kHeaderBytes + align_up(length);
-    return {memory_.get() + at + kHeaderBytes, length};
+    reading_ += kHeaderBytes + align_up(record.length);
+    offload = record.offload;
+    return {memory_.get() + at + kHeaderBytes, record.length};
   }
   return {};
 }
@@ -94,22 +96,32 @@ bool MemInbox::prepare_sleep() {
   return false;
 }
 
-MemEndpoint::MemEndpoint(std::shared_ptr<MemWire> wire, const AddressSet& addresses,
-                         Doorbell doorbell)
-    : wire_(std::move(wire)),
-      addresses_(addresses),
-      inbox_(wire_->options().inbox_bytes),
-      doorbell_(doorbell) {}
+MemEndpoint::MemEndpoint(std::shared_ptr<MemWire> wire, const AddressSet& addresses)
+    : wire_(std::move(wire)), addresses_(addresses), inbox_(wire_->options().inbox_bytes) {}
+
+int MemEndpoint::start(const LinkContext& context) {
+  const std::lock_guard lock(producers_);
+  context_ = context;
+  return 0;
+}
 
 size_t MemEndpoint::mtu() const { return wire_->options().mtu; }
 
-size_t MemEndpoint::receive(std::span<std::span<const uint8_t>> packets) {
+size_t MemEndpoint::receive(std::span<IncomingPacket> packets) {
   size_t count = 0;
   while (count < packets.size()) {
-    packets[count] = inbox_.take();
-    if (packets[count].empty()) break;
+    IncomingPacket& packet = packets[count];
+    const std::span<const uint8_t> bytes = inbox_.take(packet.offload);
+    if (bytes.empty()) break;
+    const IncomingFrame place = context_->take_frame(bytes.size());
+    if (place.frame == 0) continue;
+    std::memcpy(place.bytes, bytes.data(), bytes.size());
+    packet.frame = place.frame;
+    packet.offset = place.offset;
+    packet.length = static_cast<uint32_t>(bytes.size());
     ++count;
   }
+  inbox_.release();
   return count;
 }
 
@@ -142,14 +154,15 @@ void MemEndpoint::deliver(std::span<OutgoingPacket* const> packets) {
   for (OutgoingPacket* packet : packets) {
     if (!plugged_) {
       packet->result = LinkCounter::kTxDroppedNoRoute;
-    } else if (packet->bytes.size() > mtu()) {
+    } else if (packet->bytes.size() > mtu() && packet->offload.gso_kind == GsoKind::kNone) {
       packet->result = LinkCounter::kTxDroppedTooBig;
     } else {
-      packet->result =
-          inbox_.push(packet->bytes) ? LinkCounter::kTxPackets : LinkCounter::kTxDroppedInboxFull;
+      packet->result = inbox_.push(packet->bytes, packet->offload)
+                           ? LinkCounter::kTxPackets
+                           : LinkCounter::kTxDroppedInboxFull;
     }
   }
-  if (plugged_ && inbox_.publish()) doorbell_.ring();
+  if (plugged_ && inbox_.publish() && context_) context_->doorbell.ring();
 }
 
 void MemEndpoint::close() { wire_->unplug(shared_from_this()); }
@@ -195,15 +208,14 @@ size_t MemWire::endpoints() {
   return endpoints_;
 }
 
-std::shared_ptr<MemEndpoint> MemWire::plug_in(const AddressSet& addresses, Doorbell doorbell,
-                                              IpAddress* taken) {
-  auto endpoint = std::make_shared<MemEndpoint>(shared_from_this(), addresses, doorbell);
+std::shared_ptr<MemEndpoint> MemWire::plug_in(const AddressSet& addresses, IpAddress* taken) {
+  auto endpoint = std::make_shared<MemEndpoint>(shared_from_this(), addresses);
   const std::lock_guard lock(mutex_);
   if (endpoints_ == kEndpointsMax) return nullptr;
   auto table = std::make_shared<Table>(*table_);
   for (size_t i = 0; i < addresses.size(); ++i) {
-    if (!table->emplace(addresses.at(i).address, endpoint).second) {
-      *taken = addresses.at(i).address;
+    if (!table->emplace(addresses.at(i).prefix.address, endpoint).second) {
+      *taken = addresses.at(i).prefix.address;
       return nullptr;
     }
   }
@@ -231,7 +243,8 @@ LinkCounter MemWire::inject(const IpAddress& to, std::span<const uint8_t> bytes)
   const std::shared_ptr<const Table> now = table();
   const auto found = now->find(to);
   if (found == now->end()) return LinkCounter::kTxDroppedNoRoute;
-  OutgoingPacket packet{bytes};
+  OutgoingPacket packet;
+  packet.bytes = bytes;
   OutgoingPacket* const group[] = {&packet};
   found->second->deliver(group);
   return packet.result;
@@ -240,6 +253,20 @@ LinkCounter MemWire::inject(const IpAddress& to, std::span<const uint8_t> bytes)
 std::shared_ptr<const MemWire::Table> MemWire::table() {
   const std::lock_guard lock(mutex_);
   return table_;
+}
+
+OpenedLink open_mem_link(const LinkSettings& settings) {
+  const auto id = static_cast<uint32_t>(settings.integer("wire", 0, UINT32_MAX, 0));
+  const std::shared_ptr<MemWire> wire = MemWire::find(id);
+  if (!wire) return OpenedLink::failed(ENOENT, "wire");
+  IpAddress taken;
+  taken.version = 0;
+  auto endpoint = wire->plug_in(settings.addresses, &taken);
+  if (!endpoint) return OpenedLink::failed(taken.version != 0 ? EADDRINUSE : ENFILE, "plug in");
+  OpenedLink link;
+  link.queues.push_back(std::move(endpoint));
+  link.addresses = settings.addresses;
+  return link;
 }
 
 }  // namespace apo

@@ -12,12 +12,14 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "ip/ip_address.h"
 #include "links/link.h"
+#include "links/link_kinds.h"
 #include "memory/doorbell.h"
 
 namespace apo {
@@ -33,28 +35,33 @@ struct MemWireOptions {
 };
 
 // A byte ring of whole packets. Each record starts at a multiple of 16 and is a 16-byte header (the
-// packet's length, or kSkip where the next record is at the ring's start) and the packet, in one
-// piece.
+// packet's length, or kSkip where the next record is at the ring's start; its Offload) and the
+// packet, in one piece.
 class MemInbox {
  public:
   explicit MemInbox(size_t bytes);
 
   // Producers, one at a time. False: no room. The consumer sees the packet after `publish`.
-  [[nodiscard]] bool push(std::span<const uint8_t> packet);
+  [[nodiscard]] bool push(std::span<const uint8_t> packet, const Offload& offload);
   // True: the consumer sleeps, and it is the caller who must wake it.
   [[nodiscard]] bool publish();
 
   // Consumer. The view is valid until `release`; empty when there is nothing.
-  [[nodiscard]] std::span<const uint8_t> take();
+  [[nodiscard]] std::span<const uint8_t> take(Offload& offload);
   void release() { tail_.store(reading_, std::memory_order_release); }
   [[nodiscard]] bool prepare_sleep();
   void finish_sleep() { sleeping_.store(0, std::memory_order_seq_cst); }
 
  private:
   static constexpr uint32_t kSkip = 0xffffffff;
+  struct Record {
+    uint32_t length = 0;
+    Offload offload;
+  };
   static constexpr size_t kHeaderBytes = 16;
+  static_assert(sizeof(Record) <= kHeaderBytes);
 
-  void put_length(uint64_t position, uint32_t length);
+  void put_record(uint64_t position, const Record& record);
 
   std::unique_ptr<uint8_t[]> memory_;
   const size_t capacity_;
@@ -71,11 +78,13 @@ class MemWire;
 // One runtime's plug in a wire.
 class MemEndpoint final : public Link, public std::enable_shared_from_this<MemEndpoint> {
  public:
-  MemEndpoint(std::shared_ptr<MemWire> wire, const AddressSet& addresses, Doorbell doorbell);
+  MemEndpoint(std::shared_ptr<MemWire> wire, const AddressSet& addresses);
 
+  [[nodiscard]] int start(const LinkContext& context) override;
   [[nodiscard]] size_t mtu() const override;
-  [[nodiscard]] size_t receive(std::span<std::span<const uint8_t>> packets) override;
-  void release() override { inbox_.release(); }
+  // A wire between runtimes of one process loses no facts: what one end left undone, the other does.
+  [[nodiscard]] LinkFeatures features() const override { return {true, true, true}; }
+  [[nodiscard]] size_t receive(std::span<IncomingPacket> packets) override;
   void send(std::span<OutgoingPacket> packets) override;
   [[nodiscard]] bool prepare_sleep() override { return inbox_.prepare_sleep(); }
   void finish_sleep() override { inbox_.finish_sleep(); }
@@ -93,9 +102,9 @@ class MemEndpoint final : public Link, public std::enable_shared_from_this<MemEn
 
   const std::shared_ptr<MemWire> wire_;
   const AddressSet addresses_;
+  std::optional<LinkContext> context_;  // the thread's; its doorbell is guarded by `producers_`
   MemInbox inbox_;
-  std::mutex producers_;  // guards the inbox's producing end and the two below
-  Doorbell doorbell_;
+  std::mutex producers_;  // guards the inbox's producing end and the one below
   bool plugged_ = true;
 };
 
@@ -114,8 +123,7 @@ class MemWire : public std::enable_shared_from_this<MemWire> {
   [[nodiscard]] size_t endpoints();
 
   // Null: an address is taken already (`taken` says which) or the wire is full.
-  [[nodiscard]] std::shared_ptr<MemEndpoint> plug_in(const AddressSet& addresses, Doorbell doorbell,
-                                                     IpAddress* taken);
+  [[nodiscard]] std::shared_ptr<MemEndpoint> plug_in(const AddressSet& addresses, IpAddress* taken);
   void unplug(const std::shared_ptr<MemEndpoint>& endpoint);
 
   // Puts bytes on the wire as they are, whatever they are, for the endpoint with address `to`: for
@@ -140,5 +148,9 @@ class MemWire : public std::enable_shared_from_this<MemWire> {
   std::shared_ptr<const Table> table_;
   size_t endpoints_ = 0;
 };
+
+// Settings: number "wire", the id of a wire of this process. EADDRINUSE: it has one of the addresses
+// already; ENFILE: it is full; ENOENT: there is no such wire.
+[[nodiscard]] OpenedLink open_mem_link(const LinkSettings& settings);
 
 }  // namespace apo

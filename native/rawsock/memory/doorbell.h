@@ -3,7 +3,11 @@
 // it will sleep, looks at them once more and waits only while the word still has the value it read;
 // ringing adds one and wakes.
 //
-// The word usually lies in a SharedArrayBuffer. Whoever keeps a Doorbell keeps that memory alive.
+// A thread that must also wait for file descriptors has an eventfd beside the word: ringing writes to
+// it, and the sleeper polls it together with its others.
+//
+// The word usually lies in a SharedArrayBuffer. Whoever keeps a Doorbell keeps that memory alive, and
+// its eventfd open.
 #pragma once
 
 #include <linux/futex.h>
@@ -40,16 +44,35 @@ inline int futex_wake(uint32_t* word, int count) {
   return woken < 0 ? 0 : static_cast<int>(woken);
 }
 
+// Wakes whoever polls the eventfd.
+inline void ring_event(int event_fd) {
+  const uint64_t one = 1;
+  // It fails only when the count is at its most, and then the sleeper wakes anyway.
+  [[maybe_unused]] const ssize_t written = write(event_fd, &one, sizeof one);
+}
+
 class Doorbell {
  public:
   Doorbell() = default;
-  explicit Doorbell(uint32_t* word) : word_(word) {}
+  explicit Doorbell(uint32_t* word, int event_fd = -1) : word_(word), event_fd_(event_fd) {}
 
   [[nodiscard]] uint32_t read() const { return cell().load(std::memory_order_seq_cst); }
   void ring() const {
     cell().fetch_add(1, std::memory_order_seq_cst);
-    futex_wake(word_, INT_MAX);
+    if (event_fd_ >= 0) {
+      ring_event(event_fd_);
+    } else {
+      futex_wake(word_, INT_MAX);
+    }
   }
+  // Takes back what `ring` wrote.
+  void drain_event() const {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t read_bytes = ::read(event_fd_, &count, sizeof count);
+  }
+  // The same bell for a sleeper that waits for nothing else: a futex is cheaper.
+  [[nodiscard]] Doorbell without_event() const { return Doorbell(word_); }
+  [[nodiscard]] int event_fd() const { return event_fd_; }
   // Sleeps unless the bell has rung since `read` returned `seen`.
   FutexResult wait(uint32_t seen, int64_t timeout_us) const {
     return futex_wait(word_, seen, timeout_us);
@@ -59,6 +82,7 @@ class Doorbell {
   [[nodiscard]] std::atomic_ref<uint32_t> cell() const { return std::atomic_ref<uint32_t>(*word_); }
 
   uint32_t* word_ = nullptr;
+  int event_fd_ = -1;
 };
 
 }  // namespace apo

@@ -33,6 +33,11 @@ class FramePool {
   // The frame's bytes; empty when `ref` is not an allocated frame.
   [[nodiscard]] std::span<uint8_t> frame(uint32_t ref) const;
 
+  // The bytes of a frame that `allocate` has just given.
+  [[nodiscard]] uint8_t* own_frame(uint32_t ref) const {
+    return bytes_ + static_cast<size_t>(ref) * kSmallBytes;
+  }
+
   // Frames of one partition with a count above 0. Exact only while no thread allocates or frees.
   [[nodiscard]] uint32_t frames_in_use(uint32_t partition) const;
 

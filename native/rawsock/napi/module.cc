@@ -8,8 +8,11 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   apo::register_capture(env, exports);
   apo::register_fanout(env, exports);
   apo::register_impairment(env, exports);
+  apo::register_futex(env, exports);
+  apo::register_native_link(env, exports);
   apo::register_native_thread(env, exports);
   apo::register_socket_write(env, exports);
+  apo::register_wire(env, exports);
   return exports;
 }
 

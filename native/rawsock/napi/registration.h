@@ -8,7 +8,10 @@ namespace apo {
 void register_capture(Napi::Env env, Napi::Object exports);
 void register_fanout(Napi::Env env, Napi::Object exports);
 void register_impairment(Napi::Env env, Napi::Object exports);
+void register_futex(Napi::Env env, Napi::Object exports);
+void register_native_link(Napi::Env env, Napi::Object exports);
 void register_native_thread(Napi::Env env, Napi::Object exports);
 void register_socket_write(Napi::Env env, Napi::Object exports);
+void register_wire(Napi::Env env, Napi::Object exports);
 
 }  // namespace apo

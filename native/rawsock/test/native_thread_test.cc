@@ -23,6 +23,7 @@ struct Runtime {
   std::vector<uint32_t> receive_words = ring_memory(128);
   std::vector<uint32_t> transmit_words = ring_memory(128);
   std::vector<uint32_t> ports = std::vector<uint32_t>(kPortBitmapWords);
+  std::vector<uint32_t> tcp_ports = std::vector<uint32_t>(kPortBitmapWords);
   std::vector<uint32_t> owners = std::vector<uint32_t>(kShards, 1);
   std::vector<uint64_t> cells = std::vector<uint64_t>(kLinkCounters);
   uint32_t native_bell = 0;
@@ -33,12 +34,12 @@ struct Runtime {
   Runtime(const std::shared_ptr<MemWire>& wire, const uint8_t* ip)
       : address(IpAddress::from_bytes(4, ip)) {
     AddressSet own;
-    CHECK(own.add({address, 24}));
+    CHECK(own.add({{address, 24}}));
     IpAddress taken;
     const Doorbell bell(&native_bell);
-    auto endpoint = wire->plug_in(own, bell, &taken);
+    auto endpoint = wire->plug_in(own, &taken);
     CHECK(endpoint != nullptr);
-    CHECK(wire->plug_in(own, bell, &taken) == nullptr && taken == address);
+    CHECK(wire->plug_in(own, &taken) == nullptr && taken == address);
     const NativeThreadOptions options{own,
                                       {1, 2},
                                       *FramePool::attach(pool_words, kNativePartition),
@@ -50,7 +51,8 @@ struct Runtime {
   }
   [[nodiscard]] WorkerPort port() {
     return {*RingMemory::attach(receive_words), *RingMemory::attach(transmit_words),
-            Doorbell(&worker_bell), std::span<uint32_t, kPortBitmapWords>(ports)};
+            Doorbell(&worker_bell), std::span<uint32_t, kPortBitmapWords>(ports),
+            std::span<uint32_t, kPortBitmapWords>(tcp_ports)};
   }
   [[nodiscard]] uint64_t counter(LinkCounter counter) {
     return std::atomic_ref<uint64_t>(cells[static_cast<size_t>(counter)]).load();

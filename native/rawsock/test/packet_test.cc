@@ -16,8 +16,8 @@ using namespace apo::test;
 
 AddressSet own_addresses() {
   AddressSet own;
-  CHECK(own.add({IpAddress::from_bytes(4, kOwn4), 24}));
-  CHECK(own.add({IpAddress::from_bytes(6, kOwn6), 64}));
+  CHECK(own.add({{IpAddress::from_bytes(4, kOwn4), 24}}));
+  CHECK(own.add({{IpAddress::from_bytes(6, kOwn6), 64}}));
   return own;
 }
 
@@ -188,7 +188,7 @@ Bytes built(bool six, uint8_t protocol, const Bytes& upper, const uint8_t* from)
   descriptor.version = six ? 6 : 4;
   descriptor.label = 0x54321;
   AddressSet senders;
-  CHECK(senders.add({IpAddress::from_bytes(six ? 6 : 4, from), 24}));
+  CHECK(senders.add({{IpAddress::from_bytes(six ? 6 : 4, from), 24}}));
   const OutputPacket output = finish_output(descriptor, frame, senders, 1500);
   CHECK(output.ready);
   CHECK(frame[63] == 0xa5 && frame[64 + descriptor.length] == 0xa5);
@@ -249,7 +249,7 @@ void replies_and_errors_are_right() {
     const size_t length = build_echo_reply(echo, request, out);
     CHECK(length == request.size());
     AddressSet peers;
-    CHECK(peers.add({IpAddress::from_bytes(six ? 6 : 4, six ? kPeer6 : kPeer4), 24}));
+    CHECK(peers.add({{IpAddress::from_bytes(six ? 6 : 4, six ? kPeer6 : kPeer4), 24}}));
     CHECK(check_input({out.data(), length}, peers).kind == InputKind::kEchoReply);
     CHECK(build_echo_reply(echo, request, {out.data(), 20}) == 0);
 

@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "ip/ip_output.h"
@@ -14,6 +16,9 @@ namespace {
 // Longer would take the processor from the very worker whose packets are waited for on a machine
 // with two of them.
 constexpr int kIdlePolls = 100;
+
+// The longest sleep before a timer: an hour, so that no sum overflows.
+constexpr uint64_t kSleepMaxUs = 3'600'000'000;
 
 // The largest reply built here: an echo reply as long as its request.
 constexpr size_t kReplyBytes = 65'600;
@@ -43,6 +48,18 @@ NativeThread::NativeThread(const NativeThreadOptions& options, std::shared_ptr<L
     : options_(options), link_(std::move(link)), reply_(new uint8_t[kReplyBytes]) {}
 
 int NativeThread::start() {
+  if (const int error =
+          link_->start({options_.pool, options_.counters, options_.doorbell.without_event()})) {
+    return error;
+  }
+  const std::span<const pollfd> descriptors = link_->poll_set();
+  if (descriptors.empty()) {
+    options_.doorbell = options_.doorbell.without_event();
+  } else {
+    if (options_.doorbell.event_fd() < 0) return EBADF;
+    polled_.push_back({options_.doorbell.event_fd(), POLLIN, 0});
+    polled_.insert(polled_.end(), descriptors.begin(), descriptors.end());
+  }
   // Signals are the main thread's matter: this one is born with all of them blocked.
   sigset_t all, before;
   sigfillset(&all);
@@ -71,8 +88,10 @@ void* NativeThread::entry(void* self) {
 void NativeThread::run() {
   int idle_polls = 0;
   while (!stopping_.load(std::memory_order_relaxed)) {
+    now_us_ = monotonic_us();
     if (command_pending_.load(std::memory_order_acquire)) run_command();
     size_t work = receive_batch();
+    if (now_us_ >= link_->deadline_us()) link_->tick(now_us_);
     for (auto& worker : workers_) {
       if (worker) work += transmit_batch(*worker);
     }
@@ -97,7 +116,7 @@ void NativeThread::sleep() {
   if (idle && !command_pending_.load(std::memory_order_seq_cst) &&
       !stopping_.load(std::memory_order_seq_cst)) {
     count(LinkCounter::kPollSleeps);
-    options_.doorbell.wait(seen, -1);
+    wait(seen);
   }
   link_->finish_sleep();
   uint64_t corrupt = 0;
@@ -110,18 +129,41 @@ void NativeThread::sleep() {
   corrupt_counted_ = corrupt;
 }
 
+void NativeThread::wait(uint32_t seen) {
+  int64_t timeout_us = -1;
+  if (const uint64_t deadline_us = link_->deadline_us(); deadline_us != Link::kNever) {
+    const uint64_t now_us = monotonic_us();
+    if (deadline_us <= now_us) return;
+    timeout_us = static_cast<int64_t>(std::min<uint64_t>(deadline_us - now_us, kSleepMaxUs));
+  }
+  if (polled_.empty()) {
+    options_.doorbell.wait(seen, timeout_us);
+    return;
+  }
+  timespec timeout{};
+  if (timeout_us >= 0) {
+    timeout.tv_sec = static_cast<time_t>(timeout_us / 1'000'000);
+    timeout.tv_nsec = static_cast<long>(timeout_us % 1'000'000 * 1000);
+  }
+  const int ready =
+      ppoll(polled_.data(), polled_.size(), timeout_us >= 0 ? &timeout : nullptr, nullptr);
+  if (ready > 0 && polled_.front().revents != 0) options_.doorbell.drain_event();
+}
+
 // The end: workers' packets still go out, what came in is counted, every frame goes back.
 void NativeThread::finish() {
   if (command_pending_.load(std::memory_order_acquire)) run_command();
   for (auto& worker : workers_) {
     if (worker) remove_worker(worker);
   }
-  std::array<std::span<const uint8_t>, Link::kBatch> packets;
+  std::array<IncomingPacket, Link::kBatch> packets;
   while (const size_t received = link_->receive(packets)) {
     count(LinkCounter::kRxPackets, received);
-    for (size_t i = 0; i < received; ++i) count(LinkCounter::kRxBytes, packets[i].size());
+    for (size_t i = 0; i < received; ++i) {
+      count(LinkCounter::kRxBytes, packets[i].length);
+      options_.pool.release(packets[i].frame);
+    }
     count(LinkCounter::kRxDroppedClosing, received);
-    link_->release();
   }
 }
 
@@ -171,19 +213,19 @@ void NativeThread::remove_worker(std::unique_ptr<Worker>& worker) {
 }
 
 size_t NativeThread::receive_batch() {
-  std::array<std::span<const uint8_t>, Link::kBatch> packets;
+  std::array<IncomingPacket, Link::kBatch> packets;
   const size_t received = link_->receive(packets);
   if (received == 0) return 0;
   count(LinkCounter::kRxBatches);
   count(LinkCounter::kRxPackets, received);
-  const uint64_t now_us = monotonic_us();
+  // The packets of a batch have one time of arrival: the next turn of this loop is microseconds off.
+  now_us_ = monotonic_us();
   uint64_t bytes = 0;
   for (size_t i = 0; i < received; ++i) {
-    bytes += packets[i].size();
-    handle(packets[i], now_us);
+    bytes += packets[i].length;
+    if (!handle(packets[i], now_us_)) options_.pool.release(packets[i].frame);
   }
   count(LinkCounter::kRxBytes, bytes);
-  link_->release();
   publish_received();
   return received;
 }
@@ -196,42 +238,47 @@ void NativeThread::publish_received() {
   }
 }
 
-void NativeThread::handle(std::span<const uint8_t> bytes, uint64_t now_us) {
+bool NativeThread::handle(const IncomingPacket& packet, uint64_t now_us) {
+  const std::span<const uint8_t> bytes = bytes_of(packet);
   const InputPacket input = check_input(bytes, options_.addresses);
   if (input.kind == InputKind::kDropped) {
     count(input.drop_reason);
-  } else if (input.kind == InputKind::kEchoRequest) {
-    count(LinkCounter::kRxAnswered);
-    if (send_own(build_echo_reply(input, bytes, {reply_.get(), kReplyBytes}))) {
-      count(LinkCounter::kIcmpEchoReplies);
-    }
-  } else {
-    steer(input, bytes, now_us);
+    return false;
+  }
+  if (input.kind == InputKind::kEchoRequest) {
+    answer_echo(input, bytes);
+    return false;
+  }
+  return steer(input, packet, now_us);
+}
+
+void NativeThread::answer_echo(const InputPacket& input, std::span<const uint8_t> bytes) {
+  count(LinkCounter::kRxAnswered);
+  if (send_own(build_echo_reply(input, bytes, {reply_.get(), kReplyBytes}))) {
+    count(LinkCounter::kIcmpEchoReplies);
   }
 }
 
-void NativeThread::steer(const InputPacket& input, std::span<const uint8_t> bytes,
-                         uint64_t now_us) {
+bool NativeThread::steer(const InputPacket& input, const IncomingPacket& packet, uint64_t now_us) {
   const uint32_t hash = input.steer(options_.steer_key);
   const std::atomic_ref<uint32_t> owner(options_.shard_owners[shard_of(hash)]);
   const uint32_t index = owner.load(std::memory_order_relaxed) - 1;  // nobody: the largest number
   if (index >= kWorkersMax || !workers_[index]) {
     count(LinkCounter::kRxDroppedNoWorker);
-    return;
+    return false;
   }
   Worker& worker = *workers_[index];
   if (input.kind == InputKind::kUdp) {
     const uint32_t port = input.flow_destination_port;
     const std::atomic_ref<uint32_t> ports(worker.port.open_udp_ports[port / 32]);
     if ((ports.load(std::memory_order_relaxed) >> (port % 32) & 1) == 0) {
-      refuse_port(input, bytes, now_us);
-      return;
+      return refuse_port(input, bytes_of(packet), now_us);
     }
   }
-  deliver(worker, input, bytes, hash, now_us);
+  return deliver(worker, input, packet, hash, now_us);
 }
 
-void NativeThread::refuse_port(const InputPacket& input, std::span<const uint8_t> bytes,
+bool NativeThread::refuse_port(const InputPacket& input, std::span<const uint8_t> bytes,
                                uint64_t now_us) {
   count(LinkCounter::kRxDroppedUnopened);
   const uint32_t peer = steer_hash(options_.steer_key, input.source, input.destination,
@@ -241,56 +288,44 @@ void NativeThread::refuse_port(const InputPacket& input, std::span<const uint8_t
   } else if (send_own(build_port_unreachable(input, bytes, {reply_.get(), link_->mtu()}))) {
     count(LinkCounter::kIcmpUnreachables);
   }
+  return false;
 }
 
 // Sends what stands in `reply_`. Packets of the thread's own are not among the workers' tx
 // counters.
 bool NativeThread::send_own(size_t length) {
-  OutgoingPacket packet{{reply_.get(), length}};
+  OutgoingPacket packet;
+  packet.bytes = {reply_.get(), length};
   if (length > 0 && length <= link_->mtu()) link_->send({&packet, 1});
   if (packet.result == LinkCounter::kTxPackets) return true;
   count(LinkCounter::kIcmpUndelivered);
   return false;
 }
 
-void NativeThread::deliver(Worker& worker, const InputPacket& input, std::span<const uint8_t> bytes,
+bool NativeThread::deliver(Worker& worker, const InputPacket& input, const IncomingPacket& incoming,
                            uint32_t hash, uint64_t now_us) {
-  if (worker.receive.is_full()) {
-    count(LinkCounter::kRxDroppedWorkerFull);
-    return;
-  }
-  const size_t needed = kPacketHeadroomBytes + input.length;
-  if (needed > FramePool::kLargeBytes) {
-    count(LinkCounter::kRxDroppedTooBig);
-    return;
-  }
-  const uint32_t ref = options_.pool.allocate(needed > FramePool::kSmallBytes);
-  if (ref == 0) {
-    count(LinkCounter::kRxDroppedPoolEmpty);
-    return;
-  }
-  std::memcpy(options_.pool.frame(ref).data() + kPacketHeadroomBytes, bytes.data(), input.length);
   PacketDescriptor packet;
-  packet.frame = ref;
-  packet.packet_offset = kPacketHeadroomBytes;
-  packet.upper_offset = static_cast<uint32_t>(kPacketHeadroomBytes + input.upper_offset);
+  packet.frame = incoming.frame;
+  packet.packet_offset = incoming.offset;
+  packet.upper_offset = incoming.offset + input.upper_offset;
   packet.length = input.length;
   packet.protocol = input.protocol;
   packet.shard = static_cast<uint8_t>(shard_of(hash));
   packet.version = input.version;
   packet.checksum_state = input.checksum_state;
+  packet.gso_kind = incoming.offload.gso_kind;
+  packet.gso_bytes = incoming.offload.gso_bytes;
   packet.kind = packet_kind(input.kind);
-  packet.label = input.kind == InputKind::kUdp ? input.flow_label : input.icmp_type_code;
+  packet.label = packet.kind == PacketKind::kData ? input.flow_label : input.icmp_type_code;
   packet.hop_limit = input.hop_limit;
   packet.traffic_class = input.traffic_class;
   packet.received_us = now_us;
-  // It was not full a moment ago, and this thread is its only producer.
   if (!worker.receive.push(packet.encode())) {
-    options_.pool.release(ref);
     count(LinkCounter::kRxDroppedWorkerFull);
-    return;
+    return false;
   }
   count(LinkCounter::kRxDelivered);
+  return true;
 }
 
 size_t NativeThread::transmit_batch(Worker& worker) {

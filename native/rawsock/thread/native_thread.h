@@ -17,6 +17,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "ip/icmp_output.h"
 #include "ip/ip_address.h"
@@ -33,16 +34,14 @@ namespace apo {
 inline constexpr size_t kWorkersMax = 16;
 inline constexpr size_t kPortBitmapWords = 65'536 / 32;
 
-// Where the packet begins in a pool frame: room before it for whoever prepends.
-inline constexpr size_t kPacketHeadroomBytes = 64;
-
 // What a worker shares with the native thread.
 struct WorkerPort {
   RingMemory receive;   // native thread to worker
   RingMemory transmit;  // worker to native thread
   Doorbell doorbell;    // rung when the worker sleeps and packets have come
-  std::span<uint32_t, kPortBitmapWords>
-      open_udp_ports;  // bit p: the worker has something at port p
+  // Bit p: the worker has something at port p.
+  std::span<uint32_t, kPortBitmapWords> open_udp_ports;
+  std::span<uint32_t, kPortBitmapWords> open_tcp_ports;
 };
 
 struct NativeThreadOptions {
@@ -50,7 +49,7 @@ struct NativeThreadOptions {
   SteerKey steer_key;
   FramePool pool;
   LinkCounters counters;
-  Doorbell doorbell;                          // the thread's own
+  Doorbell doorbell;  // the thread's own; with an eventfd when the link has descriptors
   std::span<uint32_t, kShards> shard_owners;  // worker index + 1; 0: nobody
 };
 
@@ -65,6 +64,9 @@ class NativeThread {
   [[nodiscard]] int start();
   // Ends and joins the thread; what is under way is dropped and counted. Idempotent.
   void stop();
+
+  // The eventfd that wakes the thread; -1: it sleeps on its doorbell's word. Known once it has started.
+  [[nodiscard]] int wake_fd() const { return options_.doorbell.event_fd(); }
 
   // Both return when the thread has done it, so that the memory of a detached worker may go.
   // Detaching sends what the worker had published and takes back what it had not read. False: no
@@ -86,16 +88,22 @@ class NativeThread {
   void run_command();
   bool submit_command(size_t index, std::optional<WorkerPort> port);
   void sleep();
+  void wait(uint32_t seen);
   void finish();
 
   size_t receive_batch();
-  void handle(std::span<const uint8_t> bytes, uint64_t now_us);
-  void steer(const InputPacket& input, std::span<const uint8_t> bytes, uint64_t now_us);
-  void deliver(Worker& worker, const InputPacket& input, std::span<const uint8_t> bytes,
+  // These answer whether the packet's frame has been passed on.
+  bool handle(const IncomingPacket& packet, uint64_t now_us);
+  bool steer(const InputPacket& input, const IncomingPacket& packet, uint64_t now_us);
+  bool deliver(Worker& worker, const InputPacket& input, const IncomingPacket& packet,
                uint32_t hash, uint64_t now_us);
-  void refuse_port(const InputPacket& input, std::span<const uint8_t> bytes, uint64_t now_us);
+  bool refuse_port(const InputPacket& input, std::span<const uint8_t> bytes, uint64_t now_us);
+  void answer_echo(const InputPacket& input, std::span<const uint8_t> bytes);
   bool send_own(size_t length);
   void publish_received();
+  [[nodiscard]] std::span<uint8_t> bytes_of(const IncomingPacket& packet) const {
+    return {options_.pool.own_frame(packet.frame) + packet.offset, packet.length};
+  }
 
   size_t transmit_batch(Worker& worker);
   void send_prepared(size_t count);
@@ -109,6 +117,8 @@ class NativeThread {
   std::array<OutgoingPacket, Link::kBatch> outgoing_;
   std::array<uint32_t, Link::kBatch> outgoing_refs_{};
   std::unique_ptr<uint8_t[]> reply_;  // one packet of the thread's own
+  std::vector<pollfd> polled_;        // the doorbell's eventfd and the link's descriptors
+  uint64_t now_us_ = 0;               // of this turn
   uint64_t corrupt_counted_ = 0;
 
   pthread_t thread_{};

@@ -7,7 +7,7 @@
 
 import { connect, createServer, type Server, type Socket } from "node:net";
 import type { ErrorCode } from "../../layer1-app/errors.ts";
-import { plainAddress } from "../address.ts";
+import { plainAddress } from "../../layer3-ip/address.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import { Fifo } from "../fifo.ts";

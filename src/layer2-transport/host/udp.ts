@@ -9,7 +9,7 @@ import { createSocket, type RemoteInfo, type Socket, type SocketOptions } from "
 import { lookup as dnsLookup } from "node:dns";
 import { isIP } from "node:net";
 import type { ErrorCode } from "../../layer1-app/errors.ts";
-import { plainAddress } from "../address.ts";
+import { plainAddress } from "../../layer3-ip/address.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";

@@ -1,16 +1,16 @@
 /**
- * The `mem` link's transport: UDP and echo requests over the native thread of a raw link.
+ * The transport of every raw link: UDP and echo requests over the native threads of its queues.
  *
  * Layer 2, one a worker. It finds the connection of each packet, gives clients local ports whose packets come back to
  * this worker, and builds what goes out. IP, checksums, echo replies and closed ports are the native thread's matter.
  */
 
 import { ApoError, type ErrorCode } from "../../layer1-app/errors.ts";
+import { formatAddress } from "../../layer3-ip/address.ts";
 import * as descriptor from "../../layer3-ip/descriptor.ts";
 import { addressWords, type IpPrefix, parsePrefix } from "../../layer3-ip/ip-prefix.ts";
 import { type LinkDescription, PacketPort } from "../../layer3-ip/packet-port.ts";
-import { descriptorWords } from "../../layer3-ip/ring.ts";
-import { formatAddress } from "../address.ts";
+import { descriptorWords, type RingConsumer } from "../../layer3-ip/ring.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
@@ -41,12 +41,12 @@ import { PollLoop } from "./poll-loop.ts";
 const packetsPerTurn = 256;
 const sweepMs = 100;
 
-const noTcp = 'the mem link carries udp and icmp; tcp on it is not there yet: use link "host" for tcp';
+const noTcp = 'raw links carry udp and icmp; tcp on them is not there yet: use link "host" for tcp';
 const noIcmpServer =
   "echo requests are answered by the link itself: icmp is for clients, opens({ protocol, to })";
 
 /** What the transport is given by its worker. */
-export interface MemTransportContext {
+export interface RawTransportContext {
   readonly link: LinkDescription;
   readonly events: TransportEvents;
   readonly pool: FramePool;
@@ -55,8 +55,8 @@ export interface MemTransportContext {
   serve(): boolean;
 }
 
-class MemTransport implements Transport {
-  private readonly context: MemTransportContext;
+class RawTransport implements Transport {
+  private readonly context: RawTransportContext;
   private readonly port: PacketPort;
   private readonly flows: FlowTable;
   private readonly ports: LocalPorts;
@@ -69,7 +69,7 @@ class MemTransport implements Transport {
   private nowMs = performance.now();
   private sweepAtMs = 0;
 
-  constructor(context: MemTransportContext) {
+  constructor(context: RawTransportContext) {
     this.context = context;
     this.prefixes = context.link.addresses.map(parsePrefix);
     this.port = new PacketPort(context.link);
@@ -131,25 +131,30 @@ class MemTransport implements Transport {
 
   private poll(): boolean {
     this.nowMs = performance.now();
-    const { received } = this.port;
-    const { pool } = this.context;
-    const packet = this.atHand;
     let taken = 0;
-    while (taken < packetsPerTurn) {
-      const at = received.take();
-      if (at < 0) break;
-      taken += 1;
-      // Copied and given back before anything is done with it. Should this worker die, what the ring still holds has
-      // never been touched and the native thread takes it back; the packet at hand is found by its holder.
-      for (let i = 0; i < descriptorWords; i += 1) packet[i] = received.words[at + i] as number;
-      pool.hold(descriptor.frameOf(packet, 0), pool.partition);
-      received.release();
-      this.packet(packet, 0);
-    }
+    for (const ring of this.port.received) taken += this.takeFrom(ring);
     if (this.waiting.length > 0) this.sendWaiting();
     this.port.flush();
     if (this.nowMs >= this.sweepAtMs) this.sweep();
     return taken > 0 || this.waiting.length > 0;
+  }
+
+  private takeFrom(ring: RingConsumer): number {
+    const { pool } = this.context;
+    const packet = this.atHand;
+    let taken = 0;
+    while (taken < packetsPerTurn) {
+      const at = ring.take();
+      if (at < 0) break;
+      taken += 1;
+      // Copied and given back before anything is done with it. Should this worker die, what the ring still holds has
+      // never been touched and the native thread takes it back; the packet at hand is found by its holder.
+      for (let i = 0; i < descriptorWords; i += 1) packet[i] = ring.words[at + i] as number;
+      pool.hold(descriptor.frameOf(packet, 0), pool.partition);
+      ring.release();
+      this.packet(packet, 0);
+    }
+    return taken;
   }
 
   private packet(words: Int32Array, at: number): void {
@@ -244,7 +249,7 @@ class MemTransport implements Transport {
     if (protocol === "tcp") return new ApoError("ENOTSUP", noTcp);
     const far = addressWords(address);
     if (!far)
-      return new ApoError("EHOSTUNREACH", `"${address}" is not an IP address; the mem link knows no names`);
+      return new ApoError("EHOSTUNREACH", `"${address}" is not an IP address; a raw link knows no names`);
     const own = sourceFor(this.prefixes, far.version6, far.words);
     if (!own) {
       return new ApoError(
@@ -314,6 +319,6 @@ function protocolOf(protocol: "udp" | "icmp" | "tcp", version6: boolean): number
   return version6 ? protocolNumber.icmpv6 : protocolNumber.icmp;
 }
 
-export function createMemTransport(context: MemTransportContext): Transport {
-  return new MemTransport(context);
+export function createRawTransport(context: RawTransportContext): Transport {
+  return new RawTransport(context);
 }

@@ -1,7 +1,7 @@
 /**
  * IP addresses as text and as four words in network order.
  *
- * Layer 2. IPv4 takes the first word; IPv4-mapped IPv6 (RFC 4291 2.5.5.2) is IPv4 here, since that is what it is on
+ * Layer 3. IPv4 takes the first word; IPv4-mapped IPv6 (RFC 4291 2.5.5.2) is IPv4 here, since that is what it is on
  * the wire. A zone (`%eth0`) is not kept. Knows nothing of sockets.
  */
 

@@ -1,0 +1,28 @@
+#include "links/link_kinds.h"
+
+#include <cerrno>
+
+#include "links/mem_wire.h"
+
+namespace apo {
+namespace {
+
+struct LinkKind {
+  std::string_view name;
+  OpenedLink (*open)(const LinkSettings& settings);
+};
+
+constexpr LinkKind kLinkKinds[] = {
+    {"mem", open_mem_link},
+};
+
+}  // namespace
+
+OpenedLink open_link(std::string_view kind, const LinkSettings& settings) {
+  for (const LinkKind& known : kLinkKinds) {
+    if (known.name == kind) return known.open(settings);
+  }
+  return OpenedLink::failed(EINVAL, "no such kind of link");
+}
+
+}  // namespace apo

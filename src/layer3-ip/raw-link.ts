@@ -1,0 +1,210 @@
+/**
+ * A raw link of a runtime: the opened link, and the native thread of each of its queues.
+ *
+ * Layer 3, used by the runtime when it starts and ends (workers use `packet-port.ts`). It knows no kind of link: what
+ * is special about one is in `links/`, and in native/rawsock/links.
+ */
+
+import { randomBytes } from "node:crypto";
+import { ApoError } from "../layer1-app/errors.ts";
+import { addressRecords, type IpPrefix, parsePrefix, prefixesOfRecords, routeRecords } from "./ip-prefix.ts";
+import { loadNative, type NativeLink, type NativeLinkFailure, type NativeLinkThread } from "./native.ts";
+import {
+  controlWords,
+  createPacketPort,
+  createQueueMemory,
+  type LinkDescription,
+  type QueueMemory,
+  shardCount,
+} from "./packet-port.ts";
+import type { SteerKey } from "./steer.ts";
+
+const addressesMax = 64;
+
+/** A route to what is not on the link: packets to the prefix go to the gateway. */
+export interface RouteText {
+  readonly to: string;
+  readonly via: string;
+}
+
+export interface RawLinkOptions {
+  readonly kind: string;
+  /** For the native link; from the kind's file in `links/`. */
+  readonly settings: Readonly<Record<string, number | boolean | string>>;
+  /** Own addresses, as "10.0.0.1/24", separated by commas. Undefined: the link knows them by itself. */
+  readonly address: string | undefined;
+  /** Prefixes whose addresses are all our own. */
+  readonly prefixes?: readonly string[] | undefined;
+  readonly routes?: readonly RouteText[] | undefined;
+  readonly pool: SharedArrayBuffer;
+  /** The pool's partition that the first queue's native thread allocates from; the next ones follow. */
+  readonly partition: number;
+  /** Words for what the kernel refused. */
+  explain(failure: Pick<NativeLinkFailure, "errno" | "step">, addresses: string): ApoError;
+}
+
+interface Queue {
+  readonly thread: NativeLinkThread;
+  readonly control: SharedArrayBuffer;
+  readonly cells: BigUint64Array;
+}
+
+/** A runtime's join to a link. */
+export class RawLink {
+  readonly kind: string;
+  readonly device: string;
+  readonly mtu: number;
+  /** As "10.0.0.1/24". */
+  readonly addresses: readonly string[];
+  /** Whole prefixes that are ours, as "10.0.0.0/8". */
+  readonly prefixes: readonly string[];
+  private readonly link: NativeLink;
+  private readonly queues: Queue[] = [];
+  private readonly owners = new SharedArrayBuffer(4 * shardCount);
+  private readonly names: readonly string[];
+  private readonly steerKey: SteerKey;
+  private readonly attached = new Set<number>();
+
+  constructor(options: RawLinkOptions) {
+    const native = loadNative();
+    const own = splitAddresses(options.kind, options.address).map(parsePrefix);
+    const whole = (options.prefixes ?? []).map((text) => ({ ...parsePrefix(text), whole: true }));
+    const given = [...own, ...whole];
+    this.kind = options.kind;
+    this.names = native.linkCounterNames();
+    const key = randomBytes(8);
+    this.steerKey = { low: key.readUInt32LE(0), high: key.readUInt32LE(4) };
+    const explain = (failure: Pick<NativeLinkFailure, "errno" | "step">): ApoError =>
+      options.explain(failure, given.map(textOf).join(", "));
+    try {
+      const { kind, settings, routes = [] } = options;
+      this.link = new native.NativeLink(kind, settings, addressRecords(given), routeRecords(routes));
+    } catch (error) {
+      if (typeof (error as NativeLinkFailure).errno !== "number") throw error;
+      throw explain(error as NativeLinkFailure);
+    }
+    this.device = this.link.device;
+    this.mtu = this.link.mtu;
+    const found = prefixesOfRecords(this.link.addresses);
+    this.addresses = found.filter((prefix) => !prefix.whole).map(textOf);
+    this.prefixes = found.filter((prefix) => prefix.whole).map(textOf);
+    try {
+      for (let queue = 0; queue < this.link.queues; queue += 1) this.startQueue(queue, options, explain);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Gives a worker (0 to 15) its end and the shards that it owns. A worker that had died is taken out first. */
+  attachWorker(index: number, ownedShards: readonly number[]): LinkDescription {
+    if (this.attached.has(index)) this.detachWorker(index);
+    const words = createPacketPort();
+    const queues: QueueMemory[] = [];
+    for (const { thread, control } of this.queues) {
+      const memory = createQueueMemory(control, thread.wakeFd);
+      const done = thread.attachWorker(
+        index,
+        new Uint32Array(memory.receive),
+        new Uint32Array(memory.transmit),
+        new Uint32Array(words),
+      );
+      if (!done) throw new ApoError("ECLOSED", `worker ${index} cannot join: the native thread has ended`);
+      queues.push(memory);
+    }
+    this.attached.add(index);
+    const owners = new Int32Array(this.owners);
+    for (const shard of ownedShards) Atomics.store(owners, shard, index + 1);
+    const { kind, mtu, addresses, prefixes, steerKey } = this;
+    return {
+      worker: index,
+      link: this.link.id,
+      kind,
+      words,
+      queues,
+      owners: this.owners,
+      addresses,
+      prefixes,
+      mtu,
+      steerKey,
+    };
+  }
+
+  /** Takes a worker out: what it had published goes out, what it had not read is taken back and counted. */
+  detachWorker(index: number): void {
+    if (!this.attached.delete(index)) return;
+    const owners = new Int32Array(this.owners);
+    for (let shard = 0; shard < shardCount; shard += 1) {
+      Atomics.compareExchange(owners, shard, index + 1, 0);
+    }
+    for (const { thread } of this.queues) thread.detachWorker(index);
+  }
+
+  /** The counters of all queues together, by dotted name under `layer3.`. */
+  counters(): Record<string, number> {
+    const counters: Record<string, number> = {};
+    this.names.forEach((name, i) => {
+      let sum = 0;
+      for (const { cells } of this.queues) sum += Number(cells[i]);
+      counters[`layer3.${name}`] = sum;
+    });
+    return counters;
+  }
+
+  /** Ends the native threads; every frame is back in the pool when it returns. Idempotent. */
+  close(): void {
+    this.attached.clear();
+    for (const { thread } of this.queues) thread.close();
+    this.link.close();
+  }
+
+  private startQueue(
+    queue: number,
+    options: RawLinkOptions,
+    explain: (failure: Pick<NativeLinkFailure, "errno" | "step">) => ApoError,
+  ): void {
+    const { NativeLinkThread: Thread } = loadNative();
+    const control = new SharedArrayBuffer(4 * controlWords);
+    const cells = new BigUint64Array(new SharedArrayBuffer(8 * this.names.length));
+    const thread = new Thread(
+      this.link,
+      queue,
+      this.steerKey.low,
+      this.steerKey.high,
+      new Uint32Array(options.pool),
+      options.partition + queue,
+      new Uint32Array(control),
+      new Uint32Array(this.owners),
+      cells,
+    );
+    const errno = thread.start();
+    if (errno !== 0) {
+      thread.close();
+      throw explain({ errno, step: "start" });
+    }
+    this.queues.push({ thread, control, cells });
+  }
+}
+
+function textOf(prefix: IpPrefix): string {
+  return `${prefix.text}/${prefix.prefixBits}`;
+}
+
+function splitAddresses(kind: string, address: string | undefined): string[] {
+  if (address === undefined && kind === "xdp") return [];
+  const parts = (address ?? "").split(",").map((part) => part.trim());
+  const given = parts.filter((part) => part !== "");
+  if (given.length === 0 || given.length > addressesMax) {
+    throw new ApoError(
+      "EINVAL",
+      `link "${kind}" needs \`address\`: one to ${addressesMax} of this runtime's own, as ` +
+        '"10.0.0.1/24, fd00::1/64"',
+    );
+  }
+  return given;
+}
+
+/** Opens a link and starts its native threads. Throws `EINVAL`, `ENATIVE`, and what the kind's `explain` says. */
+export function startRawLink(options: RawLinkOptions): RawLink {
+  return new RawLink(options);
+}
