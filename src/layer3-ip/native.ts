@@ -149,8 +149,20 @@ export declare class NativeImpairment {
   change(settings: Float64Array): void;
 }
 
+/** For `npm run bench -- l3` alone; see `native/rawsock/napi/bench_napi.cc`. */
+export declare class NativeBenchThread {
+  /** `bells`: word 0 is the native thread's, word 16 the worker's; 32 words. All over shared memory. */
+  constructor(ring: Uint32Array, bells: Uint32Array, pool: Uint32Array, partition: number);
+  /** `job`: 0 fills the ring, 1 empties it, 2 answers each ring of its bell. 0, or an errno. */
+  start(job: number, count: number, batch: number): number;
+  /** Waits until the job is done; how many it did. */
+  join(): number;
+  close(): void;
+}
+
 /** Everything the addon exports. */
 export interface NativeModule {
+  readonly NativeBenchThread: typeof NativeBenchThread;
   readonly NativeCapture: typeof NativeCapture;
   readonly NativeFanout: typeof NativeFanout;
   readonly NativeImpairment: typeof NativeImpairment;

@@ -1,39 +1,21 @@
-// See tcx_counter.h. The program is assembled by hand, so that the bench needs neither libbpf nor
-// clang.
+// See tcx_counter.h.
 #define _GNU_SOURCE
 #include "tcx_counter.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <linux/bpf.h>
 #include <net/if.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "bpf.h"
 
 // linux/bpf.h has these from 6.6 on; the machine's headers may be older than its kernel.
 enum { kTcxIngress = 46, kTcxNext = -1, kTcxDrop = 2 };
 
-#define INSN(c, d, s, o, i) \
-  ((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
-#define MOV_REG(d, s) INSN(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)
-#define MOV_IMM(d, i) INSN(BPF_ALU64 | BPF_MOV | BPF_K, d, 0, 0, i)
-#define ADD_IMM(d, i) INSN(BPF_ALU64 | BPF_ADD | BPF_K, d, 0, 0, i)
-#define LOAD(size, d, s, o) INSN(BPF_LDX | BPF_MEM | (size), d, s, o, 0)
-#define STORE(size, d, s, o) INSN(BPF_STX | BPF_MEM | (size), d, s, o, 0)
-#define ATOMIC_ADD(d, s, o) INSN(BPF_STX | BPF_XADD | BPF_DW, d, s, o, 0)
-#define JUMP_IMM(op, d, i, o) INSN(BPF_JMP | (op) | BPF_K, d, 0, o, i)
-#define JUMP_REG(op, d, s, o) INSN(BPF_JMP | (op) | BPF_X, d, s, o, 0)
-#define CALL(f) INSN(BPF_JMP | BPF_CALL, 0, 0, 0, f)
-#define EXIT() INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 #define CTX(field) ((short)offsetof(struct __sk_buff, field))
-
-static int bpf(int command, union bpf_attr* attr) {
-  return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
-}
 
 static int create_map(int count) {
   union bpf_attr attr = {0};
@@ -46,34 +28,33 @@ static int create_map(int count) {
 }
 
 // Registers: r6 the context, r2/r3 the packet's bounds, r0 the port's entry.
-static int load_program(int map, int first_port, int count, char* log, int log_size) {
-  enum { kPass = 36 };  // index of the "let it through" exit, the target of every early jump
+static int load_program(int map, int link, int first_port, int count, char* log, int log_size) {
+  enum { kPass = 38 };  // index of the "let it through" exit, the target of every early jump
 #define TO_PASS(at) ((short)(kPass - (at)-1))
   const struct bpf_insn program[] = {
       /*  0 */ MOV_REG(BPF_REG_6, BPF_REG_1),
       /*  1 */ LOAD(BPF_W, BPF_REG_2, BPF_REG_6, CTX(data)),
       /*  2 */ LOAD(BPF_W, BPF_REG_3, BPF_REG_6, CTX(data_end)),
       /*  3 */ MOV_REG(BPF_REG_4, BPF_REG_2),
-      /*  4 */ ADD_IMM(BPF_REG_4, 14 + 20 + 8),
+      /*  4 */ ADD_IMM(BPF_REG_4, link + 20 + 8),
       /*  5 */ JUMP_REG(BPF_JGT, BPF_REG_4, BPF_REG_3, TO_PASS(5)),
-      /*  6 */ LOAD(BPF_H, BPF_REG_5, BPF_REG_2, 12),
+      /*  6 */ LOAD(BPF_W, BPF_REG_5, BPF_REG_6, CTX(protocol)),
       /*  7 */ JUMP_IMM(BPF_JNE, BPF_REG_5, htons(0x0800), TO_PASS(7)),
-      /*  8 */ LOAD(BPF_B, BPF_REG_5, BPF_REG_2, 14),
+      /*  8 */ LOAD(BPF_B, BPF_REG_5, BPF_REG_2, (short)link),
       /*  9 */ JUMP_IMM(BPF_JNE, BPF_REG_5, 0x45, TO_PASS(9)),
-      /* 10 */ LOAD(BPF_H, BPF_REG_5, BPF_REG_2, 20),
+      /* 10 */ LOAD(BPF_H, BPF_REG_5, BPF_REG_2, (short)(link + 6)),
       /* 11 */ INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_5, 0, 0, htons(0x3fff)),
       /* 12 */ JUMP_IMM(BPF_JNE, BPF_REG_5, 0, TO_PASS(12)),
-      /* 13 */ LOAD(BPF_B, BPF_REG_5, BPF_REG_2, 23),
+      /* 13 */ LOAD(BPF_B, BPF_REG_5, BPF_REG_2, (short)(link + 9)),
       /* 14 */ JUMP_IMM(BPF_JNE, BPF_REG_5, 17, TO_PASS(14)),
-      /* 15 */ LOAD(BPF_H, BPF_REG_5, BPF_REG_2, 36),
+      /* 15 */ LOAD(BPF_H, BPF_REG_5, BPF_REG_2, (short)(link + 22)),
       /* 16 */ INSN(BPF_ALU | BPF_END | BPF_TO_BE, BPF_REG_5, 0, 0, 16),
       /* 17 */ ADD_IMM(BPF_REG_5, -first_port),
       /* 18 */ JUMP_IMM(BPF_JGE, BPF_REG_5, count, TO_PASS(18)),
       /* 19 */ STORE(BPF_W, BPF_REG_10, BPF_REG_5, -4),
       /* 20 */ MOV_REG(BPF_REG_2, BPF_REG_10),
       /* 21 */ ADD_IMM(BPF_REG_2, -4),
-      /* 22 */ INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map),
-      /* 23 */ INSN(0, 0, 0, 0, 0),
+      /* 22 */ LOAD_MAP(BPF_REG_1, map),
       /* 24 */ CALL(BPF_FUNC_map_lookup_elem),
       /* 25 */ JUMP_IMM(BPF_JEQ, BPF_REG_0, 0, TO_PASS(25)),
       /* 26 */ LOAD(BPF_W, BPF_REG_1, BPF_REG_6, CTX(gso_segs)),
@@ -82,12 +63,14 @@ static int load_program(int map, int first_port, int count, char* log, int log_s
       /* 29 */ ATOMIC_ADD(BPF_REG_0, BPF_REG_1, offsetof(struct tcx_port, packets)),
       /* 30 */ MOV_IMM(BPF_REG_1, 1),
       /* 31 */ ATOMIC_ADD(BPF_REG_0, BPF_REG_1, offsetof(struct tcx_port, skbs)),
-      /* 32 */ LOAD(BPF_DW, BPF_REG_1, BPF_REG_0, offsetof(struct tcx_port, pass)),
-      /* 33 */ JUMP_IMM(BPF_JNE, BPF_REG_1, 0, TO_PASS(33)),
-      /* 34 */ MOV_IMM(BPF_REG_0, kTcxDrop),
-      /* 35 */ EXIT(),
-      /* 36 */ MOV_IMM(BPF_REG_0, kTcxNext),
+      /* 32 */ LOAD(BPF_W, BPF_REG_1, BPF_REG_6, CTX(len)),
+      /* 33 */ ATOMIC_ADD(BPF_REG_0, BPF_REG_1, offsetof(struct tcx_port, bytes)),
+      /* 34 */ LOAD(BPF_DW, BPF_REG_1, BPF_REG_0, offsetof(struct tcx_port, pass)),
+      /* 35 */ JUMP_IMM(BPF_JNE, BPF_REG_1, 0, TO_PASS(35)),
+      /* 36 */ MOV_IMM(BPF_REG_0, kTcxDrop),
       /* 37 */ EXIT(),
+      /* 38 */ MOV_IMM(BPF_REG_0, kTcxNext),
+      /* 39 */ EXIT(),
   };
 #undef TO_PASS
   union bpf_attr attr = {0};
@@ -101,8 +84,8 @@ static int load_program(int map, int first_port, int count, char* log, int log_s
   return bpf(BPF_PROG_LOAD, &attr);
 }
 
-struct tcx_port* tcx_counter_start(const char* interface, int first_port, int count, char* error,
-                                   int error_size) {
+struct tcx_port* tcx_counter_start(const char* interface, int link_bytes, int first_port, int count,
+                                   char* error, int error_size) {
   static char log[65536];
   const unsigned index = if_nametoindex(interface);
   if (index == 0) {
@@ -114,7 +97,7 @@ struct tcx_port* tcx_counter_start(const char* interface, int first_port, int co
     snprintf(error, (size_t)error_size, "BPF map refused: %s", strerror(errno));
     return NULL;
   }
-  const int program = load_program(map, first_port, count, log, sizeof(log));
+  const int program = load_program(map, link_bytes, first_port, count, log, sizeof(log));
   if (program < 0) {
     snprintf(error, (size_t)error_size, "BPF program refused: %s; %.300s", strerror(errno), log);
     return NULL;

@@ -13,12 +13,14 @@
 struct tcx_port {
   uint64_t packets;  // wire packets: a GSO super-packet counts as its segments
   uint64_t skbs;     // what the kernel carried: a GSO super-packet counts once
+  uint64_t bytes;    // of these, from the link's header on
   uint64_t pass;     // nonzero: count, then let it through (a sample receiver listens here)
 };
 
-// Counts ports first_port..first_port+count-1 on `interface`. Returns the entries (mapped, live),
-// or NULL with a reason in `error`.
-struct tcx_port* tcx_counter_start(const char* interface, int first_port, int count, char* error,
-                                   int error_size);
+// Counts ports first_port..first_port+count-1 on `interface`, whose packets have a link header of
+// `link_bytes` (14 of Ethernet, 0 of TUN). Returns the entries (mapped, live), or NULL with a reason in
+// `error`.
+struct tcx_port* tcx_counter_start(const char* interface, int link_bytes, int first_port, int count,
+                                   char* error, int error_size);
 
 #endif  // BENCH_TCX_COUNTER_H_

@@ -176,7 +176,7 @@ int main(int argc, char** argv) {
   if (first_port <= 0 || port_count <= 0 || port_count > kMaxPorts) die("ports");
   if (strcmp(argv[1], "tcx") == 0) {
     char error[512];
-    tcx_ports = tcx_counter_start(argv[2], first_port, port_count, error, sizeof(error));
+    tcx_ports = tcx_counter_start(argv[2], 14, first_port, port_count, error, sizeof(error));
     if (tcx_ports == NULL) {
       printf("{\"refused\":\"tcx\"}\n");
       fprintf(stderr, "udp_sink: %s\n", error);

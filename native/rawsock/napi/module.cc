@@ -5,6 +5,7 @@
 namespace {
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  apo::register_bench(env, exports);
   apo::register_capture(env, exports);
   apo::register_fanout(env, exports);
   apo::register_impairment(env, exports);

@@ -5,6 +5,7 @@
 
 namespace apo {
 
+void register_bench(Napi::Env env, Napi::Object exports);
 void register_capture(Napi::Env env, Napi::Object exports);
 void register_fanout(Napi::Env env, Napi::Object exports);
 void register_impairment(Napi::Env env, Napi::Object exports);
