@@ -32,8 +32,8 @@ class IdentificationSource {
   std::array<uint32_t, kCounters> counters_{};
 };
 
-// The pieces of one packet, in order; a packet that fits is one piece. It looks at the packet again at each step, so the packet must
-// stay as it is meanwhile.
+// The pieces of one packet, in order; a packet that fits is one piece. It looks at the packet again
+// at each step, so the packet must stay as it is meanwhile.
 class Fragmenter {
  public:
   // nullopt: not one whole IP packet, already a fragment (IPv6), or an MTU that leaves no room (of

@@ -2,9 +2,9 @@
 // TypeScript reads (through `linkCounterNames`) and the size of the shared array all come from it.
 //
 // Every received packet is counted once more, as delivered, answered or dropped for one reason;
-// every packet to be sent likewise. So rx.packets = rx.delivered + rx.answered + the sum of
-// rx.dropped.*, and what the workers published = tx.packets + the sum of tx.dropped.* (the native
-// thread's own replies are counted under icmp.*).
+// every packet to be sent likewise. So rx.packets = rx.delivered + rx.answered + rx.merged + the sum
+// of rx.dropped.* + the fragments that wait for others, and what the workers published = tx.packets +
+// the sum of tx.dropped.* (the native thread's own replies are counted under icmp.*).
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,8 @@ namespace apo {
   X(kRxBytes,                 "rx.bytes")                                                          \
   X(kRxDelivered,             "rx.delivered")               /* pushed to a worker's ring */       \
   X(kRxAnswered,              "rx.answered")                /* echo requests */                   \
+  X(kRxReassembled,           "rx.reassembled")            /* datagrams, of fragments */           \
+  X(kRxMerged,                "rx.merged")                 /* fragments of these but one each */   \
   X(kRxBatches,               "rx.batches")                 /* polls that found packets */        \
   X(kRxWakes,                 "rx.wakes")                   /* sleeping workers woken */          \
   X(kRxDroppedBlacklist,      "rx.dropped.blacklist")       /* the guard: a blocked source */      \
@@ -31,6 +33,15 @@ namespace apo {
   X(kRxDroppedLand,           "rx.dropped.land")            /* from and to the same end */        \
   X(kRxDroppedNotOurs,        "rx.dropped.notOurs")         /* to somebody else */                \
   X(kRxDroppedFragment,       "rx.dropped.fragment")                                               \
+  X(kRxDroppedFragmentLength, "rx.dropped.fragmentLength") /* no data, or not times 8 */           \
+  X(kRxDroppedFragmentTiny,   "rx.dropped.fragmentTiny")   /* headers in two of them */            \
+  X(kRxDroppedFragmentTooLong, "rx.dropped.fragmentTooLong") /* over 65,535 in all */              \
+  X(kRxDroppedFragmentDuplicate, "rx.dropped.fragmentDuplicate") /* one like it is there */        \
+  X(kRxDroppedFragmentOverlap, "rx.dropped.fragmentOverlap") /* with all of the datagram */        \
+  X(kRxDroppedFragmentMismatch, "rx.dropped.fragmentMismatch") /* two ends; ECN */                 \
+  X(kRxDroppedFragmentTooMany, "rx.dropped.fragmentTooMany") /* in one datagram */                 \
+  X(kRxDroppedFragmentMemory, "rx.dropped.fragmentMemory") /* its share is used up */              \
+  X(kRxDroppedFragmentTimeout, "rx.dropped.fragmentTimeout") /* others never came */               \
   X(kRxDroppedExtension,      "rx.dropped.extensionHeader")                                        \
   X(kRxDroppedProtocol,       "rx.dropped.protocol")        /* nothing here speaks it */          \
   X(kRxDroppedUdpLength,      "rx.dropped.udpLength")                                              \

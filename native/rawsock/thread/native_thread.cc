@@ -281,9 +281,7 @@ bool NativeThread::steer(const InputPacket& input, const IncomingPacket& packet,
 bool NativeThread::refuse_port(const InputPacket& input, std::span<const uint8_t> bytes,
                                uint64_t now_us) {
   count(LinkCounter::kRxDroppedUnopened);
-  const uint32_t peer = steer_hash(options_.steer_key, input.source, input.destination,
-                                   input.address_bytes(), 0, 0, 0);
-  if (!error_budget_.take(peer, now_us)) {
+  if (!error_budget_.take(input.version, input.source, now_us)) {
     count(LinkCounter::kIcmpLimited);
   } else if (send_own(build_port_unreachable(input, bytes, {reply_.get(), link_->mtu()}))) {
     count(LinkCounter::kIcmpUnreachables);

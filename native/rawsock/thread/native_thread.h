@@ -113,7 +113,7 @@ class NativeThread {
   NativeThreadOptions options_;
   const std::shared_ptr<Link> link_;
   std::array<std::unique_ptr<Worker>, kWorkersMax> workers_;
-  ErrorBudget error_budget_;
+  ErrorBudget error_budget_{options_.steer_key};
   std::array<OutgoingPacket, Link::kBatch> outgoing_;
   std::array<uint32_t, Link::kBatch> outgoing_refs_{};
   std::unique_ptr<uint8_t[]> reply_;  // one packet of the thread's own
