@@ -160,6 +160,17 @@ export declare class NativeBenchThread {
   close(): void;
 }
 
+/** 0, or the errno of each thing tried (`native/rawsock/util/link_probe.h`); `tunFlags` are TUNGETFEATURES'. */
+export interface NativeLinkProbe {
+  readonly tunOpen: number;
+  readonly tunFeatures: number;
+  readonly packetSocket: number;
+  readonly xdpSocket: number;
+  readonly bpfMap: number;
+  readonly xdpProgram: number;
+  readonly tunFlags: number;
+}
+
 /** Everything the addon exports. */
 export interface NativeModule {
   readonly NativeBenchThread: typeof NativeBenchThread;
@@ -184,6 +195,8 @@ export interface NativeModule {
   /** How many sleepers were woken. */
   readonly futexWake: (words: Uint32Array, index: number, count: number) => number;
   readonly linkCounterNames: () => string[];
+  /** What this process may do of what the links need. */
+  readonly probeLinks: () => NativeLinkProbe;
   /** Bytes that the socket took at once (0: its buffer is full), or -errno. */
   readonly writeNow: (fd: number, bytes: Uint8Array) => number;
 }

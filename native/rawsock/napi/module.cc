@@ -12,6 +12,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   apo::register_futex(env, exports);
   apo::register_native_link(env, exports);
   apo::register_native_thread(env, exports);
+  apo::register_probe(env, exports);
   apo::register_socket_write(env, exports);
   apo::register_wire(env, exports);
   return exports;

@@ -12,6 +12,7 @@ void register_impairment(Napi::Env env, Napi::Object exports);
 void register_futex(Napi::Env env, Napi::Object exports);
 void register_native_link(Napi::Env env, Napi::Object exports);
 void register_native_thread(Napi::Env env, Napi::Object exports);
+void register_probe(Napi::Env env, Napi::Object exports);
 void register_socket_write(Napi::Env env, Napi::Object exports);
 void register_wire(Napi::Env env, Napi::Object exports);
 

@@ -7,9 +7,9 @@
 
 import { ApoError } from "../../layer1-app/errors.ts";
 
-export const linkKinds = ["host", "mem", "fd", "tun", "packet", "xdp"] as const;
 /** Where packets come from and go to. */
-export type LinkKind = (typeof linkKinds)[number];
+export type LinkKind = "host" | "mem" | "fd" | "tun" | "packet" | "xdp";
+export const linkKinds: readonly LinkKind[] = ["host", "mem", "fd", "tun", "packet", "xdp"];
 /** The links whose packets pass the native thread and not the kernel's TCP and UDP. */
 export type RawLinkKind = Exclude<LinkKind, "host">;
 
