@@ -2,7 +2,9 @@
 
 #include <cerrno>
 
+#include "links/fd_link.h"
 #include "links/mem_wire.h"
+#include "links/tun_link.h"
 
 namespace apo {
 namespace {
@@ -14,6 +16,8 @@ struct LinkKind {
 
 constexpr LinkKind kLinkKinds[] = {
     {"mem", open_mem_link},
+    {"fd", open_fd_link},
+    {"tun", open_tun_link},
 };
 
 }  // namespace

@@ -65,6 +65,7 @@ namespace apo {
   X(kRxDroppedNoWorker,       "rx.dropped.noWorker")        /* its shard has no worker */         \
   X(kRxDroppedWorkerFull,     "rx.dropped.workerFull")      /* the worker's ring is full */       \
   X(kRxDroppedPoolEmpty,      "rx.dropped.poolEmpty")                                              \
+  X(kRxDroppedVnetHeader,     "rx.dropped.vnetHeader")      /* does not fit its packet */          \
   X(kRxDroppedClosing,        "rx.dropped.closing")         /* in the inbox at the end */         \
   X(kRxReclaimed,             "rx.reclaimed")               /* delivered, taken back unread */    \
   X(kTxPackets,               "tx.packets")                 /* of workers, put on the wire */     \
@@ -74,10 +75,15 @@ namespace apo {
   X(kTxDroppedTooBig,         "tx.dropped.tooBig")          /* longer than the MTU */             \
   X(kTxDroppedNoRoute,        "tx.dropped.noRoute")         /* nobody has that address */         \
   X(kTxDroppedInboxFull,      "tx.dropped.inboxFull")       /* the receiver does not keep up */   \
+  X(kTxDroppedLinkFull,       "tx.dropped.linkFull")        /* the other side does not read */     \
+  X(kTxDroppedLinkEnded,      "tx.dropped.linkEnded")       /* there is no other side */           \
+  X(kTxDroppedRefused,        "tx.dropped.refused")         /* the kernel does not take it */      \
   X(kIcmpEchoReplies,         "icmp.echoReplies")                                                  \
   X(kIcmpUnreachables,        "icmp.unreachables")                                                 \
   X(kIcmpLimited,             "icmp.limited")               /* errors over their budget */        \
   X(kIcmpUndelivered,         "icmp.undelivered")           /* replies the wire did not take */   \
+  X(kLinkErrors,              "link.errors")                /* reading that failed */              \
+  X(kLinkEnded,               "link.ended")                 /* the peer or the device has gone */  \
   X(kPollSleeps,              "poll.sleeps")                                                       \
   X(kRingCorrupt,             "ring.corrupt")               /* indices that cannot be */
 // clang-format on
