@@ -1,5 +1,5 @@
 /**
- * What is to happen when, in virtual time: the earliest first, and of those at one instant the one that was put in first.
+ * What is to happen when, in virtual time: the earliest first, at one instant the one that was put in first.
  *
  * Layer 3, pure. A binary heap; the order is total, so the same calls give the same order on every machine.
  */
