@@ -67,6 +67,8 @@ namespace apo {
   X(kRxDroppedPoolEmpty,      "rx.dropped.poolEmpty")                                              \
   X(kRxDroppedVnetHeader,     "rx.dropped.vnetHeader")      /* does not fit its packet */          \
   X(kRxDroppedClosing,        "rx.dropped.closing")         /* in the inbox at the end */         \
+  X(kRxDroppedRingFull,       "rx.dropped.ringFull")        /* in the kernel: we are too slow */   \
+  X(kRxDroppedFrame,          "rx.dropped.frame")           /* no frame of this network */         \
   X(kRxReclaimed,             "rx.reclaimed")               /* delivered, taken back unread */    \
   X(kTxPackets,               "tx.packets")                 /* of workers, put on the wire */     \
   X(kTxBytes,                 "tx.bytes")                                                          \
@@ -78,12 +80,27 @@ namespace apo {
   X(kTxDroppedLinkFull,       "tx.dropped.linkFull")        /* the other side does not read */     \
   X(kTxDroppedLinkEnded,      "tx.dropped.linkEnded")       /* there is no other side */           \
   X(kTxDroppedRefused,        "tx.dropped.refused")         /* the kernel does not take it */      \
+  X(kTxParked,                "tx.parked")                  /* waited; counted again later */      \
+  X(kTxDroppedUnreachable,    "tx.dropped.unreachable")     /* its next hop does not answer */     \
+  X(kTxDroppedUnresolved,     "tx.dropped.unresolved")      /* too many wait for a next hop */     \
+  X(kTxDroppedLinkDown,       "tx.dropped.linkDown")        /* the interface is down or gone */    \
   X(kIcmpEchoReplies,         "icmp.echoReplies")                                                  \
   X(kIcmpUnreachables,        "icmp.unreachables")                                                 \
   X(kIcmpLimited,             "icmp.limited")               /* errors over their budget */        \
   X(kIcmpUndelivered,         "icmp.undelivered")           /* replies the wire did not take */   \
   X(kLinkErrors,              "link.errors")                /* reading that failed */              \
   X(kLinkEnded,               "link.ended")                 /* the peer or the device has gone */  \
+  X(kNeighbourAsks,           "neighbour.asks")             /* ARP requests, solicitations */      \
+  X(kNeighbourAnswers,        "neighbour.answers")          /* to those of others */               \
+  X(kNeighbourResolved,       "neighbour.resolved")                                                \
+  X(kNeighbourChanged,        "neighbour.changed")          /* another hardware address */         \
+  X(kNeighbourFailed,         "neighbour.failed")           /* did not answer, forgotten */        \
+  X(kNeighbourEvicted,        "neighbour.evicted")          /* made room in a full cache */        \
+  X(kNeighbourLimited,        "neighbour.limited")          /* questions over their budget */      \
+  X(kNeighbourIgnored,        "neighbour.ignored")          /* unasked for, or not followed */     \
+  X(kNeighbourInvalid,        "neighbour.invalid")          /* malformed ARP, NDP */               \
+  X(kNeighbourConflicts,      "neighbour.conflicts")        /* an address of ours elsewhere */     \
+  X(kLinkDowns,               "link.downs")                 /* the interface went down */          \
   X(kPollSleeps,              "poll.sleeps")                                                       \
   X(kRingCorrupt,             "ring.corrupt")               /* indices that cannot be */
 // clang-format on
