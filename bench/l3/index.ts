@@ -5,6 +5,10 @@
  * See docs/benchmarks.md for the method.
  */
 import type { Bench, BenchContext, Row } from "../lib/bench.ts";
+import { openWorkshop } from "../lib/compile.ts";
+import { createNetwork } from "../lib/netns.ts";
+import { deviceParts } from "./devices.ts";
+import { compilePrograms } from "./ground.ts";
 import { memoryPart } from "./memory.ts";
 import { CannotRun, type Effort, type Part } from "./part.ts";
 
@@ -14,18 +18,28 @@ export const bench: Bench = {
   run,
 };
 
-const parts: readonly Part[] = [memoryPart];
-
 async function run({ quick, say }: BenchContext): Promise<Row[]> {
   const effort: Effort = { rounds: quick ? 1 : 5, windowMs: quick ? 400 : 1000, say };
-  const rows: Row[] = [];
-  for (const part of parts) {
-    try {
-      rows.push(...(await part.measure(effort)));
-    } catch (error) {
-      if (!(error instanceof CannotRun)) throw error;
-      say(`${part.name}: not measured: ${error.message}`);
-    }
+  const workshop = await openWorkshop();
+  const network = await createNetwork(say);
+  try {
+    const programs = await compilePrograms(workshop);
+    const parts: readonly Part[] = [memoryPart, ...deviceParts({ network, programs })];
+    const rows: Row[] = [];
+    for (const part of parts) rows.push(...(await measured(part, effort)));
+    return rows;
+  } finally {
+    await network.close();
+    workshop.close();
   }
-  return rows;
+}
+
+async function measured(part: Part, effort: Effort): Promise<Row[]> {
+  try {
+    return await part.measure(effort);
+  } catch (error) {
+    if (!(error instanceof CannotRun)) throw error;
+    effort.say(`${part.name}: not measured: ${error.message}`);
+    return [];
+  }
 }

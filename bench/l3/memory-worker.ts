@@ -30,6 +30,9 @@ const batch = 64;
 /** For so long the worker computes between two round trips, so that the other thread is asleep when it rings. */
 const pauseUs = 30;
 
+/** How long it waits when the ring is full. */
+const fullWaitUs = 20;
+
 const jobNumber = { in: 0, out: 1, wake: 2 } as const;
 const workerBellWord = 16;
 
@@ -46,8 +49,8 @@ function measure({ kind, count }: MemoryJob): MemoryResult {
     const error = thread.start(jobNumber[kind], count, batch);
     if (error !== 0) throw new Error(`the native thread could not be started (errno ${error})`);
     const roundTripsUs: number[] = [];
-    if (kind === "in") touchAll(new RingConsumer(ring), count);
-    else if (kind === "out") makeAll(new RingProducer(ring), count);
+    if (kind === "in") touchAll(new RingConsumer(ring), bells, count);
+    else if (kind === "out") makeAll(new RingProducer(ring), bells, count);
     else for (let i = 0; i < count; i += 1) roundTripsUs.push(roundTrip(bells));
     const done = thread.join();
     const ns = Number(process.hrtime.bigint() - begun);
@@ -58,7 +61,7 @@ function measure({ kind, count }: MemoryJob): MemoryResult {
   }
 }
 
-function touchAll(ring: RingConsumer, count: number): void {
+function touchAll(ring: RingConsumer, bells: Uint32Array, count: number): void {
   const { words } = ring;
   let sum = 0;
   for (let done = 0; done < count; ) {
@@ -68,13 +71,21 @@ function touchAll(ring: RingConsumer, count: number): void {
       taken += 1;
       if (taken === batch) break;
     }
-    if (taken > 0) ring.release();
+    ring.release();
     done += taken;
+    if (taken === 0) waitForMore(ring, bells);
   }
   if (sum === 0) throw new Error("the descriptors were empty");
 }
 
-function makeAll(ring: RingProducer, count: number): void {
+/** As a worker does that finds nothing: it says so, and sleeps until the producer rings. */
+function waitForMore(ring: RingConsumer, bells: Uint32Array): void {
+  const seen = Atomics.load(bells, workerBellWord);
+  if (ring.sleep()) native.futexWait(bells, workerBellWord, seen, 1e6);
+  ring.wake();
+}
+
+function makeAll(ring: RingProducer, bells: Uint32Array, count: number): void {
   const frame = frames.allocateFrame(false);
   for (let done = 0; done < count; ) {
     const at = ring.reserve();
@@ -82,7 +93,13 @@ function makeAll(ring: RingProducer, count: number): void {
       writeOutgoing(ring.words, at, frame, 64, 84, 64, 17, false, 0);
       done += 1;
     }
-    if (at < 0 || done % batch === 0 || done === count) ring.publish();
+    if (at >= 0 && done % batch !== 0 && done !== count) continue;
+    if (ring.publish()) {
+      Atomics.add(bells, 0, 1);
+      native.futexWake(bells, 0, 1);
+    }
+    // Full: the native thread is behind, and may need this very processor.
+    if (at < 0) native.futexWait(bells, workerBellWord, Atomics.load(bells, workerBellWord), fullWaitUs);
   }
   frames.release(frame);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static atomic_int mode, wanted_bytes;
@@ -31,6 +32,15 @@ void loop_die(const char* what) {
   exit(1);
 }
 
+void loop_say(uint64_t packets_now, uint64_t bytes_now) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const uint64_t us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+  printf("{\"packets\":%llu,\"bytes\":%llu,\"us\":%llu}\n", (unsigned long long)packets_now,
+         (unsigned long long)bytes_now, (unsigned long long)us);
+  fflush(stdout);
+}
+
 static void* listen_to_stdin(void* unused) {
   (void)unused;
   static const char* names[] = {"idle", "in", "out", "through"};
@@ -43,8 +53,7 @@ static void* listen_to_stdin(void* unused) {
       atomic_store(&wanted_bytes, size);
       atomic_store(&mode, i);
     }
-    printf("{\"packets\":%llu,\"bytes\":%llu}\n", atomic_load(&packets), atomic_load(&bytes));
-    fflush(stdout);
+    loop_say(atomic_load(&packets), atomic_load(&bytes));
   }
   exit(0);
 }

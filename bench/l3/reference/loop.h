@@ -3,8 +3,9 @@
 //
 // A loop is told by lines on stdin: "in BYTES" (receive and count), "out BYTES" (send as fast as it
 // can), "through BYTES" (send back what comes, ends exchanged), "idle" (receive and forget), "read".
-// Every line is answered by one of JSON: {"packets":N,"bytes":N} received so far. BYTES is the length
-// of the IP packet; more than 1,500 is a super-packet of kSegmentBytes segments. Ends when stdin does.
+// Every line is answered by one of JSON: {"packets":N,"bytes":N,"us":T}, received so far, and when
+// (CLOCK_MONOTONIC). BYTES is the length of the IP packet; more than 1,500 is a super-packet of
+// kSegmentBytes segments. Ends when stdin does.
 #ifndef BENCH_L3_LOOP_H_
 #define BENCH_L3_LOOP_H_
 
@@ -25,6 +26,8 @@ struct vnet_header {
 int loop_mode(void);
 int loop_bytes(void);
 void loop_count(uint64_t packets, uint64_t bytes);
+// The answer's line.
+void loop_say(uint64_t packets, uint64_t bytes);
 // Starts listening to stdin and says {"ready":true}.
 void loop_start(void);
 void loop_die(const char* what);

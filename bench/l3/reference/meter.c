@@ -23,9 +23,7 @@ int main(int argc, char** argv) {
   const volatile struct tcx_port* live = port;
   while (fgets(line, sizeof(line), stdin)) {
     // One packet is a super-packet here, too.
-    printf("{\"packets\":%llu,\"bytes\":%llu}\n", (unsigned long long)live->skbs,
-           (unsigned long long)live->bytes);
-    fflush(stdout);
+    loop_say(live->skbs, live->bytes);
   }
   return 0;
 }

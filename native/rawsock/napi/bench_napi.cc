@@ -2,6 +2,7 @@
 // as it can, with the ring, pool and doorbell that a native link thread uses. The runtime never makes
 // one. The typed mirror is in src/layer3-ip/native.ts.
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <atomic>
@@ -99,7 +100,7 @@ class BenchThread {
         ++done;
         next = next + 1 == frames.size() ? 0 : next + 1;
       } else {
-        relax();
+        sched_yield();  // the consumer is behind: it may need this very processor
       }
       if (out.unpublished() >= batch_ || out.is_full() || done == count_) {
         if (out.publish()) worker_bell_.ring();
@@ -120,9 +121,12 @@ class BenchThread {
         sum += PacketDescriptor::decode(slot).length;
         ++taken;
       }
-      if (taken == 0) relax();
       in.release();
       done += taken;
+      if (taken > 0) continue;
+      const uint32_t seen = own_bell_.read();
+      if (in.sleep() && !stopping()) (void)own_bell_.wait(seen, -1);
+      in.wake();
     }
     checksum_.store(sum);  // or the compiler would see that nobody looks at the slots
     return done;
@@ -142,14 +146,6 @@ class BenchThread {
       worker_bell_.ring();
     }
     return done;
-  }
-
-  static void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
   }
 
   RingMemory ring_;
