@@ -132,6 +132,33 @@ export declare class NativeLinkThread {
   close(): void;
 }
 
+/** One offender, as the native side tells it; `firstMs` and `lastMs` are milliseconds ago. */
+export interface NativeOffender {
+  readonly version: 4 | 6;
+  readonly address: Uint8Array;
+  readonly distance: number;
+  /** A counter's name: "rx.dropped.tcpNull". */
+  readonly reason: string;
+  readonly count: number;
+  readonly firstMs: number;
+  readonly lastMs: number;
+  readonly bytes: Uint8Array;
+}
+
+/** The guard of a runtime's native threads; see `native/rawsock/napi/guard_napi.cc`. Lists: 1 blocked, 2 allowed. */
+export declare class NativeGuard {
+  /** At most 65,536 address records. `[gone through, changed, why it ended]`: 0 at the end, 2 full, 3 no memory. */
+  change(add: boolean, list: number, records: Uint8Array): [number, number, number];
+  /** The bits of the lists that decide on an address; 0: on none. */
+  listing(record: Uint8Array): number;
+  /** `[blocked, allowed, bytes]` */
+  entries(): [number, number, number];
+  /** 0 packets/s: no limit. False: out of range. */
+  setLimit(packetsPerSecond: number, burst: number, prefixBits4: number, prefixBits6: number): boolean;
+  /** The latest first. */
+  offenders(): NativeOffender[];
+}
+
 /** A capture file; see `native/rawsock/napi/capture_napi.cc`. Throws an Error with `errno` when it cannot be made. */
 export declare class NativeCapture {
   constructor(path: string, snapBytes: number);
@@ -176,6 +203,7 @@ export interface NativeModule {
   readonly NativeBenchThread: typeof NativeBenchThread;
   readonly NativeCapture: typeof NativeCapture;
   readonly NativeFanout: typeof NativeFanout;
+  readonly NativeGuard: typeof NativeGuard;
   readonly NativeImpairment: typeof NativeImpairment;
   readonly NativeWire: typeof NativeWire;
   readonly NativeLink: typeof NativeLink;

@@ -27,6 +27,7 @@ bool Guard::set_limit(const RateLimit& limit) {
   if (!limit.is_valid()) return false;
   const std::lock_guard lock(settings_mutex_);
   limit_ = limit;
+  if (limit.packets_per_second != 0 && !buckets_) buckets_ = std::make_unique<RateTable>(key_);
   settings_version_.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
@@ -100,6 +101,7 @@ void GuardView::refresh() {
   const std::lock_guard lock(guard_->settings_mutex_);
   settings_seen_ = guard_->settings_version_.load(std::memory_order_relaxed);
   pace_ = RatePace(guard_->limit_);
+  buckets_ = guard_->buckets_.get();
   shared_ = guard_->views_ > 1;
 }
 

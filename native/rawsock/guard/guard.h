@@ -35,7 +35,7 @@ class Guard {
   };
 
   // The key is drawn once, from the system's random numbers; equal keys make equal tables in tests.
-  explicit Guard(HashKey key) : key_(key), buckets_(key) {}
+  explicit Guard(HashKey key) : key_(key) {}
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
 
@@ -59,10 +59,10 @@ class Guard {
   const HashKey key_;
   mutable std::mutex lists_mutex_;  // held by writers only
   PrefixTable lists_;
-  RateTable buckets_;
 
   mutable std::mutex settings_mutex_;  // held for a moment only: views take it too
   RateLimit limit_;
+  std::unique_ptr<RateTable> buckets_;  // made with the first limit
   uint32_t views_ = 0;
   std::vector<std::shared_ptr<OffenderTable>> offenders_;         // all
   std::vector<std::shared_ptr<OffenderTable>> unused_offenders_;  // those of views that have gone
@@ -89,7 +89,7 @@ class GuardView {
     const uint8_t listing = guard_->lists_.find(source.version, source.address);
     if ((listing & kListedAllowed) != 0) return LinkCounter::kRxPackets;
     if ((listing & kListedBlocked) != 0) return LinkCounter::kRxDroppedBlacklist;
-    if (!pace_.is_limited() || guard_->buckets_.take(pace_, source, now_us, shared_)) {
+    if (!pace_.is_limited() || buckets_->take(pace_, source, now_us, shared_)) {
       return LinkCounter::kRxPackets;
     }
     return LinkCounter::kRxDroppedRateLimit;
@@ -108,6 +108,7 @@ class GuardView {
   const std::shared_ptr<OffenderTable> offenders_;
   uint32_t settings_seen_ = 0;
   RatePace pace_;
+  RateTable* buckets_ = nullptr;  // the guard's; there when the pace is limited
   bool shared_ = true;
 };
 

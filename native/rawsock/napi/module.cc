@@ -8,6 +8,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   apo::register_bench(env, exports);
   apo::register_capture(env, exports);
   apo::register_fanout(env, exports);
+  apo::register_guard(env, exports);
   apo::register_impairment(env, exports);
   apo::register_futex(env, exports);
   apo::register_native_link(env, exports);

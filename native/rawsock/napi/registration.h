@@ -8,6 +8,7 @@ namespace apo {
 void register_bench(Napi::Env env, Napi::Object exports);
 void register_capture(Napi::Env env, Napi::Object exports);
 void register_fanout(Napi::Env env, Napi::Object exports);
+void register_guard(Napi::Env env, Napi::Object exports);
 void register_impairment(Napi::Env env, Napi::Object exports);
 void register_futex(Napi::Env env, Napi::Object exports);
 void register_native_link(Napi::Env env, Napi::Object exports);
