@@ -174,8 +174,8 @@ function fullError(
   const held = `${inBlocked} blocked, ${inAllowed} allowed`;
   return new ApoError(
     "ENOBUFS",
-    `guard: the lists are full (${held}, ${entriesMax} at most), or memory is: some prefixes from number ${at + 1} on ` +
-      "were not taken; remove others, or write several as one shorter prefix",
+    `guard: the lists are full (${held}, ${entriesMax} at most), or memory is: some prefixes from number ` +
+      `${at + 1} on were not taken; remove others, or write several as one shorter prefix`,
   );
 }
 
