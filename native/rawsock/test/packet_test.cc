@@ -65,6 +65,20 @@ void checksums_equal_the_slow_ones() {
   }
 }
 
+// The long way through vectors, with words that carry at every step.
+void long_checksums_lose_no_carry() {
+  std::mt19937 random(2);
+  for (const size_t length : {size_t{1500}, size_t{9001}, size_t{65'535}, size_t{65'575}}) {
+    Bytes ones(length, 0xff);
+    CHECK(wire::checksum_finish(wire::checksum_add(0, ones.data(), length)) == slow_checksum(ones));
+    for (uint8_t& byte : ones) byte = static_cast<uint8_t>(random() % 7 == 0 ? random() : 0xff);
+    const uint16_t sum = slow_checksum(ones);
+    CHECK(wire::checksum_finish(wire::checksum_add(0, ones.data(), length)) == sum);
+    // A sum so far of 2^64 - 1 is one of 0xffff, which is 0.
+    CHECK(wire::checksum_finish(wire::checksum_add(~uint64_t{0}, ones.data(), length)) == sum);
+  }
+}
+
 void good_packets_are_taken() {
   for (const bool six : {false, true}) {
     const Bytes packet = udp(six, 1000, 2000, {1, 2, 3});
@@ -275,6 +289,7 @@ void descriptors_survive_their_encoding() {
 
 int main() {
   checksums_equal_the_slow_ones();
+  long_checksums_lose_no_carry();
   good_packets_are_taken();
   bad_ipv4_is_dropped_for_its_reason();
   bad_ipv6_is_dropped_for_its_reason();
