@@ -45,25 +45,33 @@ function distance(left: string, right: string): number {
   return row.at(-1) ?? 0;
 }
 
-/** The values of a command's options; what is wrong is thrown as a UsageError. */
+/** The values of a command that takes options only; what is wrong is thrown as a UsageError. */
 export function readOptions<T extends ParseArgsOptionsConfig>(
+  command: string,
+  options: T,
+  args: readonly string[],
+) {
+  const { values, positionals } = readArguments(command, options, args);
+  const [word] = positionals;
+  if (word !== undefined) throw new UsageError(`"${word}" belongs to no option`, command);
+  return values;
+}
+
+/** The values of a command's options, and the words beside them; what is wrong is thrown as a UsageError. */
+export function readArguments<T extends ParseArgsOptionsConfig>(
   command: string,
   options: T,
   args: readonly string[],
 ) {
   const known = Object.keys(options).map((name) => `--${name}`);
   try {
-    return parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values;
+    return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
   } catch (error) {
     if (!(error instanceof Error) || !("code" in error)) throw error;
     if (error.code === "ERR_PARSE_ARGS_UNKNOWN_OPTION") {
       const given = args.find((one) => one.startsWith("-") && !known.includes(one.split("=")[0] ?? "")) ?? "";
       const word = given.split("=")[0] ?? "";
       throw new UsageError(`there is no option "${word}"${suggest(word, known)}`, command);
-    }
-    if (error.code === "ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL") {
-      const word = /argument '([^']*)'/.exec(error.message)?.[1] ?? "";
-      throw new UsageError(`"${word}" belongs to no option`, command);
     }
     throw new UsageError(error.message.split(/[.\n]/)[0] ?? error.message, command);
   }

@@ -6,9 +6,9 @@
 
 import { availableParallelism } from "node:os";
 import {
+  checkLinkOptions,
   checkOptionsBelong,
-  type LinkKind,
-  type LinkOptions,
+  type LinkSettings,
   linkKinds,
   linkOptionNames,
   maxAppWorkers,
@@ -20,8 +20,8 @@ import type { RuntimeOptions } from "./types.ts";
 const ownNames = ["link", "workers", "appWorkers", "poolBytes"];
 
 export interface RuntimeSettings {
-  readonly link: LinkKind;
-  readonly linkOptions: LinkOptions;
+  /** The link's, on every one but `host`. */
+  readonly link: LinkSettings | undefined;
   readonly workers: number;
   readonly appWorkers: number;
   readonly poolBytes: number;
@@ -33,11 +33,10 @@ export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
   if (!linkKinds.includes(link)) {
     throw invalid("createRuntime", "link", link, `one of ${linkKinds.map((one) => `"${one}"`).join(", ")}`);
   }
-  checkOptionsBelong(link, linkOptions);
+  if (link === "host") checkOptionsBelong(link, linkOptions);
   const half = Math.max(1, Math.floor(availableParallelism() / 2));
   return {
-    link,
-    linkOptions,
+    link: link === "host" ? undefined : checkLinkOptions(link, linkOptions),
     workers: whole("createRuntime", "workers", workers, Math.min(half, maxWorkers), 1, maxWorkers),
     appWorkers: whole(
       "createRuntime",

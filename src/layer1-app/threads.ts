@@ -15,7 +15,6 @@ import {
   type LinkMemory,
   mainParty,
   maxWorkers,
-  mem,
   nativeParty,
   type Parties,
   type RawLink,
@@ -66,8 +65,8 @@ export class Threads {
     this.events = events;
     this.parties = { workers: count, appWorkers };
     this.mainParty = mainParty(this.parties);
-    // One partition each: workers, the main thread, app workers, and the native thread.
-    const partitions = count + 1 + appWorkers + 1;
+    // One partition each: workers, the main thread, app workers, and the native threads.
+    const partitions = nativeParty(this.parties) + (settings.link?.queues ?? 1);
     const bytes = Math.min(settings.poolBytes, mostPoolBytes / partitions);
     const memory = createPool(shapeFor(partitions, bytes));
     this.pool = new FramePool(memory, this.mainParty);
@@ -81,20 +80,10 @@ export class Threads {
 
   /** Starts the layer-2 workers and connects the main thread's endpoint with them. */
   async start(endpoint: Endpoint): Promise<void> {
-    const { link, linkOptions } = this.settings;
-    const { wire, address } = linkOptions;
-    if (link === "mem") {
+    const { link } = this.settings;
+    if (link) {
       const partition = nativeParty(this.parties);
-      const settings = mem.settings({ wire });
-      const { explain } = mem;
-      this.rawLink = startRawLink({
-        kind: "mem",
-        settings,
-        explain,
-        address,
-        pool: this.pool.buffer,
-        partition,
-      });
+      this.rawLink = startRawLink({ settings: link, pool: this.pool.buffer, partition });
     }
     await this.workers.start();
     for (let index = 0; index < this.count; index += 1) this.connectMain(endpoint, index);

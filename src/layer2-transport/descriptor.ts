@@ -70,7 +70,8 @@ export function errorOfWord(word: number): ErrorCode | undefined {
 
 /**
  * Threads that share the pool are numbered: a party is a pool partition, a holder bit and a link's `peer`. Layer-2
- * workers come first, then the main thread, the app workers and the native thread; 32 at most.
+ * workers come first, then the main thread and the app workers, 31 at most; the native threads after them hold no
+ * frames for others, so they are partitions alone and their number is not limited by the bits.
  */
 export const maxWorkers = 16;
 export const maxAppWorkers = 14;

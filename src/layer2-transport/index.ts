@@ -15,14 +15,15 @@ export {
   linkOptionNames,
   type RawLinkKind,
 } from "../layer3-ip/links/link-options.ts";
-export * as mem from "../layer3-ip/links/mem.ts";
-// The wire of the `mem` link, from layer 3.
+export { checkLinkOptions, type LinkSettings } from "../layer3-ip/links/link-settings.ts";
+// The wire of the `mem` link.
 export {
   createWire,
   openWire,
   type Wire,
   type WireOptions,
 } from "../layer3-ip/links/mem.ts";
+export { type LinkProbe, probeLinks } from "../layer3-ip/links/probe.ts";
 export { type RawLink, startRawLink } from "../layer3-ip/raw-link.ts";
 // Small things that both layers need.
 export { AlarmGate } from "./alarm-gate.ts";

@@ -88,17 +88,6 @@ export function addressRecords(prefixes: readonly IpPrefix[]): Uint8Array {
   return records;
 }
 
-/** The records of routes: where to, and by way of which gateway. Throws `EINVAL`. */
-export function routeRecords(routes: readonly { readonly to: string; readonly via: string }[]): Uint8Array {
-  return addressRecords(
-    routes.flatMap(({ to, via }) => {
-      const pair = [parsePrefix(to), parsePrefix(via)] as const;
-      if (pair[0].version6 === pair[1].version6) return [...pair];
-      throw new ApoError("EINVAL", `route to ${to} via ${via}: one is IPv4 and the other IPv6`);
-    }),
-  );
-}
-
 /** What packed records say. */
 export function prefixesOfRecords(records: Uint8Array): IpPrefix[] {
   const view = new DataView(records.buffer, records.byteOffset, records.byteLength);

@@ -7,7 +7,11 @@
 
 import { randomBytes } from "node:crypto";
 import { ApoError } from "../layer1-app/errors.ts";
-import { addressRecords, type IpPrefix, parsePrefix, prefixesOfRecords, routeRecords } from "./ip-prefix.ts";
+import { addressRecords, type IpPrefix, prefixesOfRecords } from "./ip-prefix.ts";
+import { linkModule } from "./links/index.ts";
+import type { LinkFailure } from "./links/link-module.ts";
+import type { RawLinkKind } from "./links/link-options.ts";
+import type { LinkSettings } from "./links/link-settings.ts";
 import { loadNative, type NativeLink, type NativeLinkFailure, type NativeLinkThread } from "./native.ts";
 import {
   controlWords,
@@ -19,28 +23,11 @@ import {
 } from "./packet-port.ts";
 import type { SteerKey } from "./steer.ts";
 
-const addressesMax = 64;
-
-/** A route to what is not on the link: packets to the prefix go to the gateway. */
-export interface RouteText {
-  readonly to: string;
-  readonly via: string;
-}
-
 export interface RawLinkOptions {
-  readonly kind: string;
-  /** For the native link; from the kind's file in `links/`. */
-  readonly settings: Readonly<Record<string, number | boolean | string>>;
-  /** Own addresses, as "10.0.0.1/24", separated by commas. Undefined: the link knows them by itself. */
-  readonly address: string | undefined;
-  /** Prefixes whose addresses are all our own. */
-  readonly prefixes?: readonly string[] | undefined;
-  readonly routes?: readonly RouteText[] | undefined;
+  readonly settings: LinkSettings;
   readonly pool: SharedArrayBuffer;
   /** The pool's partition that the first queue's native thread allocates from; the next ones follow. */
   readonly partition: number;
-  /** Words for what the kernel refused. */
-  explain(failure: Pick<NativeLinkFailure, "errno" | "step">, addresses: string): ApoError;
 }
 
 interface Queue {
@@ -51,7 +38,8 @@ interface Queue {
 
 /** A runtime's join to a link. */
 export class RawLink {
-  readonly kind: string;
+  readonly kind: RawLinkKind;
+  /** The interface's name; "" where there is none. */
   readonly device: string;
   readonly mtu: number;
   /** As "10.0.0.1/24". */
@@ -65,23 +53,20 @@ export class RawLink {
   private readonly steerKey: SteerKey;
   private readonly attached = new Set<number>();
 
-  constructor(options: RawLinkOptions) {
+  constructor({ settings, pool, partition }: RawLinkOptions) {
     const native = loadNative();
-    const own = splitAddresses(options.kind, options.address).map(parsePrefix);
-    const whole = (options.prefixes ?? []).map((text) => ({ ...parsePrefix(text), whole: true }));
-    const given = [...own, ...whole];
-    this.kind = options.kind;
+    const { kind, prefixes, routes } = settings;
+    const own = [...settings.addresses, ...prefixes.map((prefix) => ({ ...prefix, whole: true }))];
+    const ways = routes.flatMap(({ to, via }) => [to, via]);
+    this.kind = kind;
     this.names = native.linkCounterNames();
     const key = randomBytes(8);
     this.steerKey = { low: key.readUInt32LE(0), high: key.readUInt32LE(4) };
-    const explain = (failure: Pick<NativeLinkFailure, "errno" | "step">): ApoError =>
-      options.explain(failure, given.map(textOf).join(", "));
     try {
-      const { kind, settings, routes = [] } = options;
-      this.link = new native.NativeLink(kind, settings, addressRecords(given), routeRecords(routes));
+      this.link = new native.NativeLink(kind, settings.native, addressRecords(own), addressRecords(ways));
     } catch (error) {
       if (typeof (error as NativeLinkFailure).errno !== "number") throw error;
-      throw explain(error as NativeLinkFailure);
+      throw this.explain(settings, error as NativeLinkFailure);
     }
     this.device = this.link.device;
     this.mtu = this.link.mtu;
@@ -89,7 +74,10 @@ export class RawLink {
     this.addresses = found.filter((prefix) => !prefix.whole).map(textOf);
     this.prefixes = found.filter((prefix) => prefix.whole).map(textOf);
     try {
-      for (let queue = 0; queue < this.link.queues; queue += 1) this.startQueue(queue, options, explain);
+      for (let queue = 0; queue < this.link.queues; queue += 1) {
+        const errno = this.startQueue(queue, pool, partition + queue);
+        if (errno !== 0) throw this.explain(settings, { errno, step: "start" });
+      }
     } catch (error) {
       this.close();
       throw error;
@@ -158,11 +146,8 @@ export class RawLink {
     this.link.close();
   }
 
-  private startQueue(
-    queue: number,
-    options: RawLinkOptions,
-    explain: (failure: Pick<NativeLinkFailure, "errno" | "step">) => ApoError,
-  ): void {
+  /** 0, or an errno. */
+  private startQueue(queue: number, pool: SharedArrayBuffer, partition: number): number {
     const { NativeLinkThread: Thread } = loadNative();
     const control = new SharedArrayBuffer(4 * controlWords);
     const cells = new BigUint64Array(new SharedArrayBuffer(8 * this.names.length));
@@ -171,37 +156,26 @@ export class RawLink {
       queue,
       this.steerKey.low,
       this.steerKey.high,
-      new Uint32Array(options.pool),
-      options.partition + queue,
+      new Uint32Array(pool),
+      partition,
       new Uint32Array(control),
       new Uint32Array(this.owners),
       cells,
     );
     const errno = thread.start();
-    if (errno !== 0) {
-      thread.close();
-      throw explain({ errno, step: "start" });
-    }
-    this.queues.push({ thread, control, cells });
+    if (errno === 0) this.queues.push({ thread, control, cells });
+    else thread.close();
+    return errno;
+  }
+
+  /** The failure in words; the kernel's own word is the cause. */
+  private explain({ kind, options }: LinkSettings, failure: LinkFailure): ApoError {
+    return linkModule(kind).explain(failure, options);
   }
 }
 
 function textOf(prefix: IpPrefix): string {
   return `${prefix.text}/${prefix.prefixBits}`;
-}
-
-function splitAddresses(kind: string, address: string | undefined): string[] {
-  if (address === undefined && kind === "xdp") return [];
-  const parts = (address ?? "").split(",").map((part) => part.trim());
-  const given = parts.filter((part) => part !== "");
-  if (given.length === 0 || given.length > addressesMax) {
-    throw new ApoError(
-      "EINVAL",
-      `link "${kind}" needs \`address\`: one to ${addressesMax} of this runtime's own, as ` +
-        '"10.0.0.1/24, fd00::1/64"',
-    );
-  }
-  return given;
 }
 
 /** Opens a link and starts its native threads. Throws `EINVAL`, `ENATIVE`, and what the kind's `explain` says. */

@@ -1,6 +1,6 @@
 /** Joins a wire as the runtime does it, for tests of layer 3 alone. */
 
-import { explain, settings } from "../../src/layer3-ip/links/mem.ts";
+import { checkLinkOptions } from "../../src/layer3-ip/links/link-settings.ts";
 import { type RawLink, startRawLink } from "../../src/layer3-ip/raw-link.ts";
 
 export interface MemLinkTestOptions {
@@ -11,6 +11,10 @@ export interface MemLinkTestOptions {
   readonly partition: number;
 }
 
-export function startMemLink({ wire, ...options }: MemLinkTestOptions): RawLink {
-  return startRawLink({ kind: "mem", settings: settings({ wire }), explain, ...options });
+export function startMemLink({ wire, address, prefixes, pool, partition }: MemLinkTestOptions): RawLink {
+  const own = {
+    ...(address !== undefined && { address }),
+    ...(prefixes && { prefixes: prefixes.join(", ") }),
+  };
+  return startRawLink({ settings: checkLinkOptions("mem", { wire, ...own }), pool, partition });
 }

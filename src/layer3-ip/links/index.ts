@@ -8,9 +8,10 @@ import { ApoError } from "../../layer1-app/errors.ts";
 import * as fd from "./fd.ts";
 import type { LinkModule } from "./link-module.ts";
 import type { RawLinkKind } from "./link-options.ts";
+import * as mem from "./mem.ts";
 import * as tun from "./tun.ts";
 
-const linkModules: Partial<Record<RawLinkKind, LinkModule>> = { fd, tun };
+const linkModules: Partial<Record<RawLinkKind, LinkModule>> = { mem, fd, tun };
 
 /** A link's half in TypeScript. Throws `ENOTSUP` for one that this build does not have. */
 export function linkModule(kind: RawLinkKind): LinkModule {

@@ -30,9 +30,9 @@ export interface LinkOptions {
   readonly address?: string;
   /** Raw links but xdp: whole prefixes whose every address is ours, too, as "10.1.0.0/16, fd00:1::/64". */
   readonly prefixes?: string;
-  /** Raw links: the longest IP packet, in bytes (what the link's device or wire has). */
+  /** Raw links but mem: the longest IP packet, in bytes (what the link's device has). */
   readonly mtu?: number;
-  /** Raw links: how many native threads share the link's packets, each with a queue of its own (1). */
+  /** Raw links but mem: how many native threads share the link's packets, each with a queue of its own (1). */
   readonly queues?: number;
   /** Raw links: a file that every packet is written to, as pcapng; what was dropped with its reason. */
   readonly pcap?: string;
@@ -61,13 +61,15 @@ export interface LinkOptions {
 }
 
 const raw: readonly LinkKind[] = ["mem", "fd", "tun", "packet", "xdp"];
+// A wire has an MTU of its own, and one queue for each runtime.
+const rawButMem = raw.filter((kind) => kind !== "mem");
 
 /** Which links an option is for. */
 export const linksOfOption: Readonly<Record<keyof LinkOptions, readonly LinkKind[]>> = {
   address: ["mem", "fd", "tun", "packet"],
   prefixes: ["mem", "fd", "tun", "packet"],
-  mtu: raw,
-  queues: raw,
+  mtu: rawButMem,
+  queues: rawButMem,
   pcap: raw,
   wire: ["mem"],
   fd: ["fd"],

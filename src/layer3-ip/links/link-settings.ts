@@ -1,8 +1,7 @@
 /**
  * The options that all raw links share, checked, and put together with the link's own for the native half.
  *
- * Layer 3. An address or route record is what napi/native_link_napi.cc reads: 20 bytes an address (version, prefix
- * bits, 1 when the whole prefix is ours, 0, 16 address bytes), a route two of them (to, via).
+ * Layer 3.
  */
 
 import { ApoError } from "../../layer1-app/errors.ts";
@@ -24,7 +23,6 @@ const routesMax = 64;
 const queuesMax = 16;
 const mtuMin = 1280;
 const mtuMax = 65_535;
-const recordBytes = 20;
 
 /** A raw link's options, checked. */
 export interface LinkSettings {
@@ -126,39 +124,4 @@ function readVia(name: "gateway" | "routes", text: string, addresses: readonly I
   const linkLocal = via.version6 && (via.words[0] as number) >>> 22 === 0xfe80 >>> 6;
   if (linkLocal || near.some((own) => prefixContains(own, via.words))) return via;
   throw refuseOption(name, text, "an address on the link: within the prefix of one of ours");
-}
-
-/** The records of `own` addresses and whole prefixes. */
-export function addressRecords20(
-  addresses: readonly IpPrefix[],
-  prefixes: readonly IpPrefix[] = [],
-): Uint8Array {
-  return records([
-    ...addresses.map((prefix) => ({ prefix, whole: false })),
-    ...prefixes.map((prefix) => ({ prefix, whole: true })),
-  ]);
-}
-
-export function routeRecords(routes: LinkSettings["routes"]): Uint8Array {
-  return records(
-    routes.flatMap(({ to, via }) => [
-      { prefix: to, whole: false },
-      { prefix: via, whole: false },
-    ]),
-  );
-}
-
-function records(entries: readonly { readonly prefix: IpPrefix; readonly whole: boolean }[]): Uint8Array {
-  const bytes = new Uint8Array(entries.length * recordBytes);
-  const view = new DataView(bytes.buffer);
-  entries.forEach(({ prefix, whole }, i) => {
-    const at = i * recordBytes;
-    bytes[at] = prefix.version6 ? 6 : 4;
-    bytes[at + 1] = prefix.prefixBits;
-    bytes[at + 2] = whole ? 1 : 0;
-    prefix.words.forEach((word, n) => {
-      view.setInt32(at + 4 + 4 * n, word);
-    });
-  });
-  return bytes;
 }

@@ -7,7 +7,9 @@
 import { constants } from "node:os";
 import { ApoError } from "../../layer1-app/errors.ts";
 import { addressRecords, addressWords, parsePrefix } from "../ip-prefix.ts";
-import { loadNative, type NativeLinkFailure, type NativeWire } from "../native.ts";
+import { loadNative, type NativeWire } from "../native.ts";
+import type { LinkFailure } from "./link-module.ts";
+import type { LinkOptions } from "./link-options.ts";
 
 const mtuMin = 1280;
 const mtuMax = 65_000;
@@ -79,23 +81,18 @@ export function openWire(id: number): Wire {
   }
 }
 
-export interface MemLinkOptions {
-  /** What `createWire` returned. */
-  readonly wire?: unknown;
-}
-
 /** What the native link is opened with. Throws `EINVAL`. */
-export function settings(options: MemLinkOptions): Record<string, number> {
+export function settings(options: LinkOptions): Record<string, number> {
   if (options.wire instanceof MemWire) return { wire: options.wire.id };
   throw new ApoError("EINVAL", 'link "mem" needs `wire`, which `createWire()` makes');
 }
 
 /** Words for what the native link could not do. */
-export function explain(failure: Pick<NativeLinkFailure, "errno" | "step">, addresses: string): ApoError {
+export function explain(failure: LinkFailure, { address = "" }: LinkOptions): ApoError {
   if (failure.errno === constants.errno.EADDRINUSE) {
     return new ApoError(
       "EADDRINUSE",
-      `another runtime on this wire has one of the addresses ${addresses} already`,
+      `another runtime on this wire has one of the addresses ${address} already`,
     );
   }
   if (failure.errno === constants.errno.ENFILE)
