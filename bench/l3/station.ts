@@ -6,10 +6,8 @@
  */
 import { createInterface } from "node:readline";
 import { Worker } from "node:worker_threads";
-import { ApoError } from "../../src/layer1-app/errors.ts";
-import { linkModule } from "../../src/layer3-ip/links/index.ts";
 import type { LinkOptions, RawLinkKind } from "../../src/layer3-ip/links/link-options.ts";
-import * as mem from "../../src/layer3-ip/links/mem.ts";
+import { checkLinkOptions } from "../../src/layer3-ip/links/link-settings.ts";
 import { createPool } from "../../src/layer3-ip/pool.ts";
 import { type RawLink, startRawLink } from "../../src/layer3-ip/raw-link.ts";
 import {
@@ -110,16 +108,7 @@ export class Station {
 }
 
 function openLink({ kind, options }: StationOptions, pool: SharedArrayBuffer): RawLink {
-  const module = kind === "mem" ? mem : linkModule(kind);
-  return startRawLink({
-    kind,
-    settings: module.settings(options),
-    address: options.address,
-    routes: options.routes,
-    pool,
-    partition: nativePartition,
-    explain: (failure) => new ApoError("EIO", `${kind}: ${failure.step} failed (errno ${failure.errno})`),
-  });
+  return startRawLink({ settings: checkLinkOptions(kind, options), pool, partition: nativePartition });
 }
 
 /** Dotted IPv4 as the four bytes lie in memory. */
