@@ -2,6 +2,7 @@
 #include "links/tun_device.h"
 
 #include <fcntl.h>
+#include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
@@ -30,6 +31,23 @@ IpPrefix masked(IpPrefix prefix) {
   return prefix;
 }
 
+// Whether a TUN device of this network namespace puts four bytes before each packet. TUNGETIFF does
+// not say: there IFF_NO_PI is the same bit as IFF_NOFILTER, which is set.
+bool has_packet_information(const std::string& name) {
+  NetlinkSocket netlink;
+  if (netlink.open() != 0) return false;
+  NetlinkRequest get(RTM_GETLINK, 0, ifinfomsg{});
+  get.attribute(IFLA_IFNAME, name.c_str(), name.size() + 1);
+  bool found = false;
+  (void)netlink.request(get, [&](const NetlinkMessage& message) {
+    const auto info = message.attribute<ifinfomsg>(IFLA_LINKINFO);
+    const auto data = NetlinkMessage::attribute_in(info, IFLA_INFO_DATA);
+    const auto value = NetlinkMessage::attribute_in(data, IFLA_TUN_PI);
+    found = value.size() == 1 && value[0] != 0;
+  });
+  return found;
+}
+
 }  // namespace
 
 std::optional<TunFacts> tun_facts(int fd) {
@@ -39,7 +57,7 @@ std::optional<TunFacts> tun_facts(int fd) {
   TunFacts facts;
   facts.name.assign(request.ifr_name, ::strnlen(request.ifr_name, IFNAMSIZ));
   facts.ethernet = (flags & IFF_TAP) != 0;
-  facts.packet_information = (flags & IFF_NO_PI) == 0;
+  facts.packet_information = has_packet_information(facts.name);
   facts.persistent = (flags & IFF_PERSIST) != 0;
   int header_bytes = 0;
   if ((flags & IFF_VNET_HDR) != 0 && ::ioctl(fd, TUNGETVNETHDRSZ, &header_bytes) == 0) {

@@ -21,8 +21,9 @@ namespace apo {
 // What a descriptor of /dev/net/tun is attached to.
 struct TunFacts {
   std::string name;
-  bool ethernet = false;            // TAP
-  bool packet_information = false;  // four bytes before each packet: not IFF_NO_PI
+  bool ethernet = false;  // TAP
+  // Four bytes before each packet: not IFF_NO_PI. Known of this network namespace's devices alone.
+  bool packet_information = false;
   bool persistent = false;
   size_t header_bytes = 0;  // of virtio_net_hdr; 0: none
 };

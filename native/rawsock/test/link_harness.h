@@ -25,6 +25,10 @@ class LinkHarness {
     CHECK(link_->start(context) == 0);
   }
 
+  // The link keeps pointers into it.
+  LinkHarness(const LinkHarness&) = delete;
+  LinkHarness& operator=(const LinkHarness&) = delete;
+
   [[nodiscard]] Link& link() { return *link_; }
   [[nodiscard]] uint64_t count(LinkCounter counter) const {
     return cells_[static_cast<size_t>(counter)];
