@@ -11,7 +11,7 @@ import { type Ground, ip, macOf, pings, start, startStation } from "./ground.ts"
 import { CannotRun, type Effort, type Part } from "./part.ts";
 import { measurePath, type PathFigures, type PathMode } from "./path.ts";
 
-type Runner = "ours" | "C loop";
+export type Runner = "ours" | "C loop";
 
 /** How one kind of link is set up. */
 interface DeviceKind {
@@ -117,7 +117,7 @@ const xdp: DeviceKind = {
     }),
 };
 
-interface Cell {
+export interface Cell {
   readonly mode: PathMode;
   readonly bytes: number;
   readonly rounds: Record<Runner, PathFigures[]>;
@@ -172,14 +172,29 @@ async function oneRunner(ground: Ground, kind: DeviceKind, runner: Runner, recor
     };
     if (runner === "ours")
       records.roundTripsUs.push(...(await pings(ground, kind.feedFrom, kind.address.ours)));
+    const dropped = new Map<string, number>();
     for (const { mode, bytes, rounds } of records.cells) {
       const figures = await measurePath(under, mode, bytes, records.effort.windowMs);
       rounds[runner].push(figures);
-      records.effort.say(`${kind.name}, ${mode}, ${sizeName(bytes)}, ${runner}: ${shown(figures)}`);
+      const drops = runner === "ours" ? await newDrops(run, dropped) : "";
+      records.effort.say(`${kind.name}, ${mode}, ${sizeName(bytes)}, ${runner}: ${shown(figures)}${drops}`);
     }
   } finally {
     for (const child of children.reverse()) await child.stop();
   }
+}
+
+/** What a station has dropped since it was asked last, for the line of progress. */
+async function newDrops(station: Child, before: Map<string, number>): Promise<string> {
+  const counters = await station.ask<Record<string, number>>("counters");
+  const found: string[] = [];
+  for (const [name, count] of Object.entries(counters)) {
+    if (!name.includes(".dropped.")) continue;
+    const more = count - (before.get(name) ?? 0);
+    if (more > 0) found.push(`${name.replace("layer3.", "")} ${more}`);
+    before.set(name, count);
+  }
+  return found.length > 0 ? `; ${found.join(", ")}` : "";
 }
 
 function sizeName(bytes: number): string {
@@ -191,8 +206,8 @@ function shown({ packetsPerSecond, bytesPerSecond, cpuNsPerPacket, threads }: Pa
   return `${rates}, ${Math.round(cpuNsPerPacket)} ns/packet (${threads})`;
 }
 
-/** The ratio first: the median of the rounds' own ratios, each from two measurements seconds apart. */
-function cellRows(link: string, { mode, bytes, rounds }: Cell): Row[] {
+/** The ratio first (exported for the tests): the median of the rounds' own ratios, each from two measurements seconds apart. */
+export function cellRows(link: string, { mode, bytes, rounds }: Cell): Row[] {
   const large = bytes > full;
   const name = `${link}, ${mode}, ${sizeName(bytes)}`;
   const rate = (figures: PathFigures) =>

@@ -7,6 +7,7 @@
 import type { Bench, BenchContext, Row } from "../lib/bench.ts";
 import { openWorkshop } from "../lib/compile.ts";
 import { createNetwork } from "../lib/netns.ts";
+import { checksumPart } from "./checksum.ts";
 import { deviceParts } from "./devices.ts";
 import { compilePrograms } from "./ground.ts";
 import { memoryPart } from "./memory.ts";
@@ -24,7 +25,7 @@ async function run({ quick, say }: BenchContext): Promise<Row[]> {
   const network = await createNetwork(say);
   try {
     const programs = await compilePrograms(workshop);
-    const parts: readonly Part[] = [memoryPart, ...deviceParts({ network, programs })];
+    const parts: readonly Part[] = [memoryPart, checksumPart, ...deviceParts({ network, programs })];
     const rows: Row[] = [];
     for (const part of parts) rows.push(...(await measured(part, effort)));
     return rows;

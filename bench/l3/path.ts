@@ -54,7 +54,7 @@ export async function measurePath(
   return {
     packetsPerSecond: packets / seconds,
     bytesPerSecond: (after.bytes - before.bytes) / seconds,
-    cpuNsPerPacket: cpuNs / packets,
+    cpuNsPerPacket: packets > 0 ? cpuNs / packets : Number.NaN,
     threads: threads
       .slice(0, 3)
       .map((thread) => `${thread.name} ${((100 * thread.cpuNs) / (seconds * 1e9)).toFixed(0)} %`)

@@ -201,6 +201,8 @@ export interface NativeLinkProbe {
 /** Everything the addon exports. */
 export interface NativeModule {
   readonly NativeBenchThread: typeof NativeBenchThread;
+  /** For the same bench: the checksum of `times` passes over the bytes. */
+  readonly benchChecksum: (bytes: Uint8Array, times: number) => number;
   readonly NativeCapture: typeof NativeCapture;
   readonly NativeFanout: typeof NativeFanout;
   readonly NativeGuard: typeof NativeGuard;

@@ -14,6 +14,7 @@
 #include "memory/ring.h"
 #include "napi/napi_arguments.h"
 #include "napi/registration.h"
+#include "wire/checksum.h"
 #include "wire/packet_descriptor.h"
 
 namespace apo {
@@ -228,9 +229,23 @@ class BenchThreadWrap : public Napi::ObjectWrap<BenchThreadWrap> {
   std::vector<Napi::ObjectReference> kept_;
 };
 
+// (bytes, times) -> the checksum of `times` passes over the bytes, one after the other.
+Napi::Value checksum_passes(const Napi::CallbackInfo& info) {
+  const Arguments args(info);
+  const std::span<uint8_t> bytes = args.bytes(0);
+  const uint32_t times = args.uint32(1);
+  if (!args.good()) return info.Env().Undefined();
+  wire::Sum sum = 0;
+  for (uint32_t i = 0; i < times; ++i) {
+    sum = wire::checksum_finish(wire::checksum_add(sum, bytes.data(), bytes.size()));
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(sum));
+}
+
 }  // namespace
 
 void register_bench(Napi::Env env, Napi::Object exports) {
+  exports.Set("benchChecksum", Napi::Function::New<&checksum_passes>(env, "benchChecksum"));
   exports.Set("NativeBenchThread", BenchThreadWrap::define(env));
 }
 
