@@ -47,7 +47,15 @@ export type {
   Sockfd,
 } from "./layer1-app/types.ts";
 // The links, and the wire of `mem`.
-export type { LinkKind, LinkOptions, LinkRoute } from "./layer2-transport/index.ts";
+export type {
+  Guard,
+  GuardLimit,
+  GuardOptions,
+  LinkKind,
+  LinkOptions,
+  LinkRoute,
+  Offender,
+} from "./layer2-transport/index.ts";
 export { createWire, openWire, type Wire, type WireOptions } from "./layer2-transport/index.ts";
 // The words of the fan-out engine.
 export type * from "./layer3-ip/fanout-types.ts";

@@ -14,6 +14,7 @@ import {
   maxAppWorkers,
   maxWorkers,
 } from "../layer2-transport/index.ts";
+import { ApoError } from "./errors.ts";
 import { checkNames, invalid, whole } from "./option-checks.ts";
 import type { RuntimeOptions } from "./types.ts";
 
@@ -27,12 +28,21 @@ export interface RuntimeSettings {
   readonly poolBytes: number;
 }
 
+/** What asking for the guard leads to on the `host` link. */
+export function noGuardOnHost(): ApoError {
+  return new ApoError(
+    "ENOTSUP",
+    'guard: link "host" has none, its packets are the kernel\'s: use nftables there, or a raw link (mem, fd, tun, packet, xdp)',
+  );
+}
+
 export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
   checkNames("createRuntime", options, [...ownNames, ...linkOptionNames]);
   const { link = "host", workers, appWorkers, poolBytes, ...linkOptions } = options;
   if (!linkKinds.includes(link)) {
     throw invalid("createRuntime", "link", link, `one of ${linkKinds.map((one) => `"${one}"`).join(", ")}`);
   }
+  if (link === "host" && linkOptions.guard !== undefined) throw noGuardOnHost();
   if (link === "host") checkOptionsBelong(link, linkOptions);
   const half = Math.max(1, Math.floor(availableParallelism() / 2));
   return {

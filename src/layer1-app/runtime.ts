@@ -10,6 +10,7 @@ import {
   type ConnectRequest,
   Counters,
   type FromWorker,
+  type Guard,
   type ListenerRecord,
   type LocalAddress,
 } from "../layer2-transport/index.ts";
@@ -20,7 +21,7 @@ import { Endpoint } from "./endpoint.ts";
 import { ApoError } from "./errors.ts";
 import { RuntimeListener } from "./listener.ts";
 import { checkOpenOptions, type Opening } from "./options.ts";
-import { checkRuntimeOptions } from "./runtime-options.ts";
+import { checkRuntimeOptions, noGuardOnHost } from "./runtime-options.ts";
 import { Threads } from "./threads.ts";
 import type {
   Alarm,
@@ -152,6 +153,11 @@ export class Runtime implements Apo {
     const fanout = await createFanout(options);
     this.fanouts.add(fanout);
     return fanout;
+  }
+
+  get guard(): Guard {
+    if (this.threads.guard) return this.threads.guard;
+    throw noGuardOnHost();
   }
 
   counters(): Record<string, number> {

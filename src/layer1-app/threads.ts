@@ -12,6 +12,7 @@ import {
   createShard,
   FramePool,
   type FromWorker,
+  type LinkGuard,
   type LinkMemory,
   mainParty,
   maxWorkers,
@@ -19,6 +20,7 @@ import {
   type Parties,
   type RawLink,
   shapeFor,
+  startGuard,
   startRawLink,
   type ToWorker,
 } from "../layer2-transport/index.ts";
@@ -56,6 +58,8 @@ export class Threads {
   private readonly parties: Parties;
   /** The link and its native threads, on every link but `host`. */
   private rawLink: RawLink | undefined;
+  /** What the native threads drop unseen, on every link but `host`. */
+  guard: LinkGuard | undefined;
   private readonly events: ThreadEvents;
 
   constructor(settings: RuntimeSettings, events: ThreadEvents) {
@@ -82,8 +86,14 @@ export class Threads {
   async start(endpoint: Endpoint): Promise<void> {
     const { link } = this.settings;
     if (link) {
+      this.guard = await startGuard(link.options.guard);
       const partition = nativeParty(this.parties);
-      this.rawLink = startRawLink({ settings: link, pool: this.pool.buffer, partition });
+      this.rawLink = startRawLink({
+        settings: link,
+        pool: this.pool.buffer,
+        partition,
+        guard: this.guard.native,
+      });
     }
     await this.workers.start();
     for (let index = 0; index < this.count; index += 1) this.connectMain(endpoint, index);

@@ -5,7 +5,7 @@
  * kernel sockets. `runtime.ts` implements `Apo`.
  */
 
-import type { LinkKind, LinkOptions } from "../layer2-transport/index.ts";
+import type { Guard, LinkKind, LinkOptions } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import type { ApoError } from "./errors.ts";
 
@@ -200,6 +200,8 @@ export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   readonly closed: Promise<ApoError | undefined>;
   /** A fan-out engine in the native thread: one packet in, a thousand out. */
   fanout(options?: FanoutOptions): Promise<Fanout>;
+  /** What is dropped before anything else sees it: lists, limits, offenders. On `host` it throws `ENOTSUP`. */
+  readonly guard: Guard;
   /** Every counter of the runtime by dotted name, drops by reason among them. */
   counters(): Record<string, number>;
 }

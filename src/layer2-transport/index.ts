@@ -5,6 +5,15 @@
  * to it by rings and control messages only.
  */
 
+// The guard of raw links, from layer 3.
+export {
+  type Guard,
+  type GuardLimit,
+  type GuardOptions,
+  type LinkGuard,
+  type Offender,
+  startGuard,
+} from "../layer3-ip/guard.ts";
 // What links there are, and their options, from layer 3.
 export {
   checkOptionsBelong,

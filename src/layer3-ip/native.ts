@@ -122,6 +122,7 @@ export declare class NativeLinkThread {
     control: Uint32Array,
     owners: Uint32Array,
     counters: BigUint64Array,
+    guard?: NativeGuard,
   );
   /** After `start`: the eventfd that wakes the thread; -1 when it sleeps on its control's doorbell word. */
   readonly wakeFd: number;

@@ -12,7 +12,13 @@ import { linkModule } from "./links/index.ts";
 import type { LinkFailure } from "./links/link-module.ts";
 import type { RawLinkKind } from "./links/link-options.ts";
 import type { LinkSettings } from "./links/link-settings.ts";
-import { loadNative, type NativeLink, type NativeLinkFailure, type NativeLinkThread } from "./native.ts";
+import {
+  loadNative,
+  type NativeGuard,
+  type NativeLink,
+  type NativeLinkFailure,
+  type NativeLinkThread,
+} from "./native.ts";
 import {
   controlWords,
   createPacketPort,
@@ -28,6 +34,8 @@ export interface RawLinkOptions {
   readonly pool: SharedArrayBuffer;
   /** The pool's partition that the first queue's native thread allocates from; the next ones follow. */
   readonly partition: number;
+  /** What drops packets before anything else sees them; its lists are filled. */
+  readonly guard?: NativeGuard | undefined;
 }
 
 interface Queue {
@@ -161,6 +169,7 @@ export class RawLink {
       new Uint32Array(control),
       new Uint32Array(this.owners),
       cells,
+      options.guard,
     );
     const errno = thread.start();
     if (errno === 0) this.queues.push({ thread, control, cells });

@@ -6,6 +6,7 @@
  */
 
 import { ApoError } from "../../layer1-app/errors.ts";
+import type { GuardOptions } from "../guard.ts";
 
 /** Where packets come from and go to. */
 export type LinkKind = "host" | "mem" | "fd" | "tun" | "packet" | "xdp";
@@ -36,6 +37,8 @@ export interface LinkOptions {
   readonly queues?: number;
   /** Raw links: a file that every packet is written to, as pcapng; what was dropped with its reason. */
   readonly pcap?: string;
+  /** Raw links: what is dropped before a worker sees it (`apo.guard` changes it while running). */
+  readonly guard?: GuardOptions;
   /** mem: the wire, made by `createWire()`; two runtimes with the same wire reach each other. */
   readonly wire?: unknown;
   /** fd: the file descriptor that IP packets are read from and written to, one a read. It stays the caller's. */
@@ -71,6 +74,7 @@ export const linksOfOption: Readonly<Record<keyof LinkOptions, readonly LinkKind
   mtu: rawButMem,
   queues: rawButMem,
   pcap: raw,
+  guard: raw,
   wire: ["mem"],
   fd: ["fd"],
   vnetHeader: ["fd"],

@@ -5,6 +5,7 @@
  */
 
 import { ApoError } from "../../layer1-app/errors.ts";
+import { checkGuardOptions } from "../guard.ts";
 import { addressWords, type IpPrefix, parsePrefix, prefixContains } from "../ip-prefix.ts";
 import { linkModule } from "./index.ts";
 import type { NativeSettings } from "./link-module.ts";
@@ -59,6 +60,7 @@ export function checkLinkOptions(kind: RawLinkKind, options: LinkOptions): LinkS
   if (pcap !== undefined && (typeof pcap !== "string" || pcap === "")) {
     throw refuseOption("pcap", pcap, "the path of a file");
   }
+  if (options.guard !== undefined) checkGuardOptions(options.guard);
   const native = { ...module.settings(options), queues, ...(mtu === undefined ? {} : { mtu }) };
   return { kind, options, native, addresses, prefixes, routes: readRoutes(options, addresses), queues, pcap };
 }
