@@ -32,7 +32,8 @@ export interface RuntimeSettings {
 export function noGuardOnHost(): ApoError {
   return new ApoError(
     "ENOTSUP",
-    'guard: link "host" has none, its packets are the kernel\'s: use nftables there, or a raw link (mem, fd, tun, packet, xdp)',
+    'guard: link "host" has none, its packets pass the kernel alone: use nftables there, or a raw link ' +
+      "(mem, fd, tun, packet, xdp)",
   );
 }
 

@@ -59,14 +59,16 @@ export class RawLink {
   private readonly owners = new SharedArrayBuffer(4 * shardCount);
   private readonly names: readonly string[];
   private readonly steerKey: SteerKey;
+  private readonly guard: NativeGuard | undefined;
   private readonly attached = new Set<number>();
 
-  constructor({ settings, pool, partition }: RawLinkOptions) {
+  constructor({ settings, pool, partition, guard }: RawLinkOptions) {
     const native = loadNative();
     const { kind, prefixes, routes } = settings;
     const own = [...settings.addresses, ...prefixes.map((prefix) => ({ ...prefix, whole: true }))];
     const ways = routes.flatMap(({ to, via }) => [to, via]);
     this.kind = kind;
+    this.guard = guard;
     this.names = native.linkCounterNames();
     const key = randomBytes(8);
     this.steerKey = { low: key.readUInt32LE(0), high: key.readUInt32LE(4) };
@@ -169,7 +171,7 @@ export class RawLink {
       new Uint32Array(control),
       new Uint32Array(this.owners),
       cells,
-      options.guard,
+      this.guard,
     );
     const errno = thread.start();
     if (errno === 0) this.queues.push({ thread, control, cells });
