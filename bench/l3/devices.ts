@@ -206,7 +206,7 @@ function shown({ packetsPerSecond, bytesPerSecond, cpuNsPerPacket, threads }: Pa
   return `${rates}, ${Math.round(cpuNsPerPacket)} ns/packet (${threads})`;
 }
 
-/** The ratio first (exported for the tests): the median of the rounds' own ratios, each from two measurements seconds apart. */
+/** The ratio first: the median of the rounds' own ratios, each from two measurements seconds apart. */
 export function cellRows(link: string, { mode, bytes, rounds }: Cell): Row[] {
   const large = bytes > full;
   const name = `${link}, ${mode}, ${sizeName(bytes)}`;
