@@ -199,6 +199,37 @@ export interface NativeLinkProbe {
   readonly tunFlags: number;
 }
 
+/** Fragments put together, for the comparison with a slow twin; see `native/rawsock/napi/ip_napi.cc`. */
+export declare class NativeReassembler {
+  constructor(
+    keyLow: number,
+    keyHigh: number,
+    datagrams: number,
+    datagramsPerSource: number,
+    fragmentsPerDatagram: number,
+  );
+  /** The datagram; or "waiting", "not a fragment", or the counter under which fragments were dropped. */
+  add(packet: Uint8Array, nowUs: number): Buffer | string;
+  /** The first fragment (maybe empty) of a datagram whose time is over; undefined: there is none. */
+  expire(nowUs: number): Buffer | undefined;
+  /** `[fragments, datagrams, bytes, deadlineUs (Infinity: none)]` */
+  waiting(): [number, number, number, number];
+  counters(): Record<string, number>;
+}
+
+/** The pure parts of the IP layer, for tests alone. */
+export interface NativeIp {
+  /** The checksum of `bytes`, summed in two parts: before and after the even offset `cut`. */
+  readonly checksum: (bytes: Uint8Array, cut: number) => number;
+  readonly updateChecksum: (field: number, from: number, to: number) => number;
+  /** In place; false: not a packet that has one. */
+  readonly completeChecksum: (packet: Uint8Array) => boolean;
+  readonly fragment: (packet: Uint8Array, mtu: number, identification: number) => Buffer[] | undefined;
+  /** `gsoKind`: 1 UDP, 2 TCP over IPv4, 3 TCP over IPv6. */
+  readonly segment: (packet: Uint8Array, gsoKind: number, gsoBytes: number) => Buffer[] | undefined;
+  readonly Reassembler: typeof NativeReassembler;
+}
+
 /** Everything the addon exports. */
 export interface NativeModule {
   readonly NativeBenchThread: typeof NativeBenchThread;
@@ -211,6 +242,7 @@ export interface NativeModule {
   readonly NativeWire: typeof NativeWire;
   readonly NativeLink: typeof NativeLink;
   readonly NativeLinkThread: typeof NativeLinkThread;
+  readonly ip: NativeIp;
   /** Packets to the port (protocol 6 or 17) are ours from here on: 0, or an errno. From any thread. */
   readonly openPort: (linkId: number, protocol: number, port: number) => number;
   readonly closePort: (linkId: number, protocol: number, port: number) => void;
