@@ -14,7 +14,7 @@ import { measurePath, type PathFigures, type PathMode } from "./path.ts";
 export type Runner = "ours" | "C loop";
 
 /** How one kind of link is set up. */
-interface DeviceKind {
+export interface DeviceKind {
   readonly name: "tun" | "packet" | "xdp";
   readonly sizes: readonly number[];
   /** Where the generator and the meter are, and what the meter looks at. */
@@ -123,9 +123,11 @@ export interface Cell {
   readonly rounds: Record<Runner, PathFigures[]>;
 }
 
+export const deviceKinds: readonly DeviceKind[] = [tun, packet, xdp];
+
 /** The parts for all three links. */
 export function deviceParts(ground: Ground): Part[] {
-  return [tun, packet, xdp].map((kind) => ({
+  return deviceKinds.map((kind) => ({
     name: kind.name,
     measure: (effort) => measureKind(ground, kind, effort),
   }));
