@@ -2,6 +2,7 @@
  * The layer-3 bench's parts: its C loops compile and count truly, a station passes packets on, rows carry the marks.
  * Nothing is timed.
  */
+import { constants } from "node:os";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Cell, cellRows } from "../../bench/l3/devices.ts";
 import { compilePrograms, type Ground, ip, macOf, start } from "../../bench/l3/ground.ts";
@@ -12,7 +13,11 @@ import { superBytes } from "../../bench/l3/worker.ts";
 import type { Child } from "../../bench/lib/children.ts";
 import { openWorkshop, type Workshop } from "../../bench/lib/compile.ts";
 import { createNetwork } from "../../bench/lib/netns.ts";
+import { frameOf, receivedUsOf } from "../../src/layer3-ip/descriptor.ts";
 import { createWire } from "../../src/layer3-ip/links/mem.ts";
+import { loadNative } from "../../src/layer3-ip/native.ts";
+import { createPool, FramePool } from "../../src/layer3-ip/pool.ts";
+import { createRing, RingConsumer } from "../../src/layer3-ip/ring.ts";
 import { describeInNamespaces, eventually } from "../support/netns.ts";
 
 describe("rows", () => {
@@ -55,6 +60,56 @@ describe("rows", () => {
       pass: false,
     });
     expect(rows[3]).toMatchObject({ value: 2, unit: "GB/s" });
+  });
+});
+
+describe("the native thread of the ring bench", () => {
+  const pool = createPool({ partitions: 2, small: 1024, large: 1 });
+  const native = loadNative();
+
+  test("fills a ring in order with frames of the pool, and gives them back", () => {
+    const memory = createRing(64);
+    const bells = new Uint32Array(new SharedArrayBuffer(4 * 32));
+    const thread = new native.NativeBenchThread(new Uint32Array(memory), bells, new Uint32Array(pool), 1);
+    expect(thread.start(0, 1000, 16)).toBe(0);
+    expect(thread.start(0, 1000, 16)).toBe(constants.errno.EBUSY);
+    const ring = new RingConsumer(memory);
+    const deadline = performance.now() + 10_000;
+    let taken = 0;
+    while (taken < 1000 && performance.now() < deadline) {
+      for (let at = ring.take(); at >= 0; at = ring.take()) {
+        expect(receivedUsOf(ring.words, at)).toBe(taken);
+        expect(frameOf(ring.words, at)).toBeGreaterThan(0);
+        taken += 1;
+      }
+      ring.release();
+    }
+    expect(thread.join()).toBe(1000);
+    thread.close();
+    expect(new FramePool(pool, 0).framesInUse()).toBe(0);
+  });
+
+  test("ends in the middle of a job when it is closed", () => {
+    const bells = new Uint32Array(new SharedArrayBuffer(4 * 32));
+    for (const job of [0, 1, 2]) {
+      const ring = new Uint32Array(createRing(64));
+      const thread = new native.NativeBenchThread(ring, bells, new Uint32Array(pool), 1);
+      expect(thread.start(job, 1e9, 16)).toBe(0);
+      thread.close();
+    }
+    expect(new FramePool(pool, 0).framesInUse()).toBe(0);
+  });
+
+  test("refuses what is no ring, no pool and no job", () => {
+    const bells = new Uint32Array(new SharedArrayBuffer(4 * 32));
+    const ring = new Uint32Array(createRing(64));
+    const make = native.NativeBenchThread;
+    expect(() => new make(bells.subarray(0, 3), bells, new Uint32Array(pool), 1)).toThrow(/are needed/);
+    expect(() => new make(ring, bells, ring, 1)).toThrow(/are needed/);
+    const thread = new make(ring, bells, new Uint32Array(pool), 1);
+    expect(() => thread.start(3, 1, 1)).toThrow(/no such job/);
+    expect(() => thread.start(0, 1, 0)).toThrow(/no such job/);
+    thread.close();
   });
 });
 
