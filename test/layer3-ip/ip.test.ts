@@ -173,7 +173,7 @@ const steps: fc.Arbitrary<Step[]> = fc
     });
   });
 
-/** What every honest fragment of a datagram has at an offset: extension headers that end, TCP headers that are short. */
+/** What every honest fragment has at an offset: extension headers that end, TCP headers that are short. */
 function content(length: number, offset: number, forged: boolean): Buffer {
   const pattern = [17, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0x50, 0, 0, 0];
   return Buffer.from(

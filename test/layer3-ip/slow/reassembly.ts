@@ -1,6 +1,6 @@
 /**
- * Reassembly, the slow and obvious way: written from RFC 791, 1858, 3128, 3168, 5722, 7112 and 8200, byte by byte, with
- * nothing taken from the native one but the names of the outcomes. Memory is not bounded here; datagrams and fragments are.
+ * Reassembly, the slow and obvious way: written from RFC 791, 1858, 3128, 3168, 5722, 7112 and 8200, with nothing taken
+ * from the native one but the names of the outcomes. Memory is not bounded here; datagrams and fragments are.
  */
 
 import { slowChecksum } from "../packets.ts";

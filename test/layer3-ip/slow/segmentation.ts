@@ -1,6 +1,6 @@
 /**
- * Splitting packets, the slow and obvious way: fragments as RFC 791 3.2 and RFC 8200 4.5 have them, and the packets that
- * a super-packet stands for. Without options and extension headers.
+ * Splitting packets, the slow and obvious way: fragments as RFC 791 3.2 and RFC 8200 4.5 have them, and the packets
+ * that a super-packet stands for. Without options and extension headers.
  */
 
 import { slowChecksum } from "../packets.ts";
