@@ -246,15 +246,23 @@ void PrefixTrie<kVersion6>::list_in_node(uint32_t node, PrefixKey key, unsigned 
 
 template <bool kVersion6>
 void PrefixTrie<kVersion6>::list_in_root(PrefixKey key, unsigned bits, uint8_t listing) {
-  const auto index = static_cast<size_t>(key.high >> (64 - kRootBits));
-  root_->listings[(size_t{1} << bits) + (index >> (kRootBits - bits))] = listing;
-  const size_t count = size_t{1} << (kRootBits - bits);
-  for (size_t at = index; at < index + count; ++at) {
-    uint8_t longest = 0;
-    for (unsigned length = kRootBits; length > 0 && longest == 0; --length) {
-      longest = root_->listings[(size_t{1} << length) + (at >> (kRootBits - length))];
-    }
-    cover(root_->slots[at], longest);
+  const size_t place = (size_t{1} << bits) + (key.high >> (64 - bits));
+  root_->listings[place] = listing;
+  for (size_t above = place / 2; listing == 0 && above > 0; above /= 2) {
+    listing = root_->listings[above];
+  }
+  cover_root(place, listing);
+}
+
+// The slots of one place in the heap, but for those that longer prefixes cover.
+template <bool kVersion6>
+void PrefixTrie<kVersion6>::cover_root(size_t place, uint8_t listing) {
+  if (place >= kRootSlots) {
+    cover(root_->slots[place - kRootSlots], listing);
+    return;
+  }
+  for (const size_t below : {2 * place, 2 * place + 1}) {
+    if (root_->listings[below] == 0) cover_root(below, listing);
   }
 }
 

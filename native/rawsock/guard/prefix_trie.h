@@ -172,6 +172,7 @@ class PrefixTrie {
   [[nodiscard]] uint8_t listing_in_node(uint32_t node, PrefixKey key, unsigned bits) const;
   void list_in_node(uint32_t node, PrefixKey key, unsigned bits, uint8_t listing);
   void list_in_root(PrefixKey key, unsigned bits, uint8_t listing);
+  void cover_root(size_t place, uint8_t listing);
   void collapse(uint64_t* slot, unsigned depth, uint32_t node);
   [[nodiscard]] uint8_t get_short(PrefixKey key, unsigned bits) const;
   void set_short(PrefixKey key, unsigned bits, uint8_t listing);
