@@ -6,6 +6,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #include <cerrno>
 #include <cstring>
@@ -20,6 +21,9 @@
 
 namespace apo {
 namespace {
+
+// Far longer than it takes; a machine that is slower than this loses the first packets.
+constexpr int kLocalWaitMs = 500;
 
 constexpr const char* kTunPath = "/dev/net/tun";
 
@@ -193,7 +197,26 @@ int TunDevice::ensure_address(const IpPrefix& host) {
   const int error = netlink_.add_address(index_, host.address, host.prefix_bits);
   if (error != 0) return failed(error, "hostAddress");
   added_addresses_.push_back(host);
+  if (host.address.version == 6) wait_until_local(host.address);
   return 0;
+}
+
+void TunDevice::wait_until_local(const IpAddress& address) {
+  for (int attempt = 0; attempt < kLocalWaitMs; ++attempt) {
+    bool local = false;
+    rtmsg header = {};
+    header.rtm_family = AF_INET6;
+    header.rtm_dst_len = 128;
+    NetlinkRequest get(RTM_GETROUTE, 0, header);
+    get.attribute(RTA_DST, address);
+    const int error = netlink_.request(get, [&](const NetlinkMessage& message) {
+      const auto route = message.header<rtmsg>();
+      local = route && route->rtm_type == RTN_LOCAL;
+    });
+    if (local || error != 0) return;
+    const timespec pause = {0, 1'000'000};
+    (void)::nanosleep(&pause, nullptr);
+  }
 }
 
 bool TunDevice::has_route(const IpPrefix& to) {

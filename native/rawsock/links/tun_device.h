@@ -69,6 +69,8 @@ class TunDevice {
   [[nodiscard]] int check_own(const AddressSet& own);
   [[nodiscard]] int ensure_mtu(const InterfaceFacts& facts, std::optional<uint32_t> mtu);
   [[nodiscard]] int ensure_address(const IpPrefix& host);
+  // The kernel begins to take packets to a new IPv6 address a little after it was added.
+  void wait_until_local(const IpAddress& address);
   [[nodiscard]] int ensure_route(IpPrefix to);
   [[nodiscard]] bool has_address(const IpPrefix& host, bool on_any_interface);
   [[nodiscard]] bool has_route(const IpPrefix& to);

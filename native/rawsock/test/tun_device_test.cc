@@ -80,10 +80,10 @@ void prefixes_and_mtu() {
   CHECK(harness.link().mtu() == 9000);
   const KernelSocket four("10.0.0.2", 5000);
   CHECK(four.send("10.5.200.7", 9, Bytes(8000)) == 8000);
-  CHECK(next_packet(harness, 17).bytes.size() == 8028);
+  CHECK(next_packet(harness, false, 17).bytes.size() == 8028);
   const KernelSocket six("fd00::2", 5000);
   CHECK(six.send("fd05::1:2", 9, Bytes(8)) == 8);
-  CHECK(next_packet(harness, 17).bytes.size() == 56);
+  CHECK(next_packet(harness, true, 17).bytes.size() == 56);
 }
 
 // An address without a prefix is reached by a route of its own.
@@ -97,7 +97,7 @@ void single_address() {
   LinkHarness harness(opened.queues.front());
   const KernelSocket kernel("0.0.0.0", 5000);
   CHECK(kernel.send("10.0.0.1", 9, Bytes(8)) == 8);
-  const Bytes packet = next_packet(harness, 17).bytes;
+  const Bytes packet = next_packet(harness, false, 17).bytes;
   const uint8_t source[4] = {192, 0, 2, 1};
   CHECK(std::memcmp(&packet[12], source, 4) == 0);
 }
@@ -244,7 +244,7 @@ void handed_in() {
   LinkHarness harness(opened.queues.front());
   const KernelSocket kernel("10.0.0.2", 5000);
   CHECK(kernel.send("10.0.0.1", 9, Bytes(64)) == 64);
-  const auto received = next_packet(harness, 17);
+  const auto received = next_packet(harness, false, 17);
   CHECK(is_offload(received.offload, ChecksumState::kUnchecked));
   CHECK(received.bytes.size() == 92);
 }

@@ -60,12 +60,13 @@ class KernelSocket {
   UniqueFd fd;
 };
 
-// The next packet of a protocol; the kernel's own noise (multicast reports) is passed over.
-inline LinkHarness::Received next_packet(LinkHarness& harness, uint8_t protocol) {
+// The next packet of a version and protocol; the kernel's own noise (multicast reports, the end of a
+// connection of the test before) is passed over.
+inline LinkHarness::Received next_packet(LinkHarness& harness, bool six, uint8_t protocol) {
   while (harness.wait()) {
     for (LinkHarness::Received& one : harness.receive(1)) {
-      const bool six = one.bytes[0] >> 4 == 6;
-      if (one.bytes[six ? 6 : 9] == protocol) return std::move(one);
+      const bool is_six = one.bytes[0] >> 4 == 6;
+      if (is_six == six && one.bytes[six ? 6 : 9] == protocol) return std::move(one);
     }
   }
   CHECK(!"a packet came in time");

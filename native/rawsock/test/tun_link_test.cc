@@ -65,7 +65,7 @@ void datagrams(bool six) {
   const KernelSocket kernel(kernel_text(six), 5000);
   const Bytes payload = counting(64);
   CHECK(kernel.send(own_text(six), 2000, payload) == 64);
-  const auto received = next_packet(harness, 17);
+  const auto received = next_packet(harness, six, 17);
   CHECK(is_offload(received.offload, kPartial));
   CHECK(Bytes(received.bytes.end() - 64, received.bytes.end()) == payload);
 
@@ -88,7 +88,7 @@ void udp_super_packets(bool six) {
   CHECK(::setsockopt(kernel.fd.get(), SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)) == 0);
   const Bytes payload = counting(5500);
   CHECK(kernel.send(own_text(six), 2000, payload) == 5500);
-  const auto received = next_packet(harness, 17);
+  const auto received = next_packet(harness, six, 17);
   CHECK(is_offload(received.offload, kPartial, GsoKind::kUdp, 1000));
   CHECK(Bytes(received.bytes.end() - 5500, received.bytes.end()) == payload);
 
@@ -131,7 +131,7 @@ void tcp_super_packets(bool six) {
   CHECK(::connect(kernel.fd.get(), server.raw(), server.raw_length()) == -1 &&
         errno == EINPROGRESS);
   const size_t upper = six ? 40 : 20;
-  const auto syn = next_packet(harness, 6);
+  const auto syn = next_packet(harness, six, 6);
   CHECK(is_offload(syn.offload, kPartial) && syn.bytes[upper + 13] == 0x02);
   uint32_t theirs = wire::load32(&syn.bytes[upper + 4]) + 1;
   const auto send = [&](const TcpSegment& segment, GsoKind kind = GsoKind::kNone) {
@@ -140,14 +140,29 @@ void tcp_super_packets(bool six) {
           LinkCounter::kTxPackets);
   };
   send({1000, theirs, 0x12, {2, 4, 0x05, 0x78}, {}});  // SYN, ACK, an MSS of 1,400
-  CHECK(next_packet(harness, 6).bytes[upper + 13] == 0x10);
+  CHECK(next_packet(harness, six, 6).bytes[upper + 13] == 0x10);
 
   const Bytes payload = counting(7000);
   CHECK(::send(kernel.fd.get(), payload.data(), payload.size(), 0) == 7000);
   const GsoKind kind = six ? GsoKind::kTcp6 : GsoKind::kTcp4;
-  const auto received = next_packet(harness, 6);
-  CHECK(is_offload(received.offload, kPartial, kind, 1400));
-  CHECK(Bytes(received.bytes.end() - 7000, received.bytes.end()) == payload);
+  // How much of it the kernel has in one packet is its own matter; one is larger than a segment.
+  Bytes sent;
+  size_t super_packets = 0;
+  while (sent.size() < payload.size()) {
+    const auto received = next_packet(harness, six, 6);
+    CHECK(received.offload.checksum_state == kPartial);
+    const size_t header = upper + (received.bytes[upper + 12] >> 4) * 4u;
+    CHECK(received.bytes.size() >= header);
+    if (received.offload.gso_kind != GsoKind::kNone) {
+      CHECK(is_offload(received.offload, kPartial, kind, 1400));
+      CHECK(received.bytes.size() > header + 1400);
+      ++super_packets;
+    }
+    CHECK(wire::load32(&received.bytes[upper + 4]) == theirs + sent.size());
+    sent.insert(sent.end(), received.bytes.begin() + static_cast<long>(header),
+                received.bytes.end());
+  }
+  CHECK(sent == payload && super_packets > 0);
   theirs += 7000;
 
   send({1001, theirs, 0x18, {}, payload}, kind);
@@ -175,17 +190,20 @@ void two_queues() {
     sockets.emplace_back("10.0.0.2", static_cast<uint16_t>(6000 + i));
     CHECK(sockets.back().send("10.0.0.1", 2000, payload) == 64);
   }
-  size_t all = 0;
+  std::array<size_t, 2> received{};
+  while (received[0] + received[1] < flows) {
+    pollfd polled[2] = {queues[0].link().poll_set().front(), queues[1].link().poll_set().front()};
+    CHECK(::poll(polled, 2, 1000) > 0);
+    for (size_t i = 0; i < queues.size(); ++i) {
+      for (const auto& one : queues[i].receive()) received[i] += one.bytes[0] >> 4 == 4 ? 1 : 0;
+    }
+  }
+  CHECK(received[0] > 0 && received[1] > 0);
   for (LinkHarness& queue : queues) {
-    size_t here = 0;
-    for (const auto& one : queue.receive(200)) here += one.bytes[0] >> 4 == 4 ? 1 : 0;
-    CHECK(here > 0);
-    all += here;
     CHECK(queue.send(partial_udp(false, 2000, 6000, payload), {kPartial}) ==
           LinkCounter::kTxPackets);
     CHECK(sockets[0].receive() == payload);
   }
-  CHECK(all == flows);
 }
 
 }  // namespace
