@@ -133,7 +133,6 @@ export class Dispatcher implements TransportEvents {
       if (full) this.overflowed(connection);
       return;
     }
-    pool.hold(frame, pool.partition);
     // While it waits here it is this worker's: should the worker die, it is found again.
     pool.hold(frame, pool.partition);
     connection.datagrams.push({ frame, offset, length });

@@ -54,6 +54,11 @@ export function labelOf(words: Int32Array, at: number): number {
   return words[at + 4] as number;
 }
 
+/** Of a super-packet, the payload bytes of each packet that it stands for (the last may have fewer); else 0. */
+export function segmentBytesOf(words: Int32Array, at: number): number {
+  return (words[at + 5] as number) & 0xffff;
+}
+
 export function hopLimitOf(words: Int32Array, at: number): number {
   return ((words[at + 5] as number) >>> 16) & 0xff;
 }

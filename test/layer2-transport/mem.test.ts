@@ -151,14 +151,20 @@ test.each(families)(
       },
     });
     const sockfd = await b.opens({ protocol: "udp", to: target(family.a, listener.port) });
-    const longest = 1500 - family.headers;
-    for (const length of [0, longest + 1, longest, 60_000]) await b.sendto(sockfd, new Uint8Array(length));
+    // What fits the wire, what goes in pieces, and what fits no packet at all.
+    const whole = 1500 - family.headers;
+    const longest = family.headers === 28 ? 65_507 : 65_488;
+    for (const length of [0, whole, whole + 1]) await b.sendto(sockfd, new Uint8Array(length));
+    const tooLong = new Uint8Array(65_508);
+    expect(() => b.sendto(sockfd, tooLong)).toThrow(expect.objectContaining({ code: "EMSGSIZE" }));
+    if (family.headers === 48) await b.sendto(sockfd, tooLong.subarray(0, longest + 1));
+    await b.sendto(sockfd, tooLong.subarray(0, longest));
     await until(
-      () => lengths.length === 2,
+      () => lengths.length === 4,
       () => show(a),
     );
-    expect(lengths).toEqual([0, longest]);
-    expect(b.counters()["layer2.drop.send-failed"]).toBe(2);
+    expect(lengths).toEqual([0, whole, whole + 1, longest]);
+    expect(b.counters()["layer2.drop.send-failed"]).toBe(family.headers === 48 ? 1 : 0);
   },
 );
 

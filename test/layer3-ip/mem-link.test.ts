@@ -175,16 +175,31 @@ describe.each(families)("$name", (addresses) => {
     a.take(4096);
   });
 
-  test("what is too long for the wire is refused on the way out, and counted", async () => {
+  test("what is too long for the wire goes in pieces, and comes whole", async () => {
     const { a, b } = pair(addresses);
     b.port.openUdpPort(7);
     const most = addresses.name === "IPv6" ? 1452 : 1472;
-    a.push(b.address, 1000, 7, Buffer.alloc(most + 1));
-    a.push(b.address, 1000, 7, Buffer.alloc(most));
+    const sizes = [most + 1, most, 4000, 60_000, 65_507 - (addresses.name === "IPv6" ? 20 : 0)];
+    for (const size of sizes) {
+      const payload = Buffer.from(Array.from({ length: size }, (_, i) => i & 0xff));
+      a.push(b.address, 1000, 7, payload);
+      a.port.flush();
+      expect(b.receive(1)[0]?.payload.equals(payload)).toBe(true);
+    }
+    expect([a.drops("tx"), b.drops("rx")]).toEqual([{}, {}]);
+    expect(a.counter("tx.packets")).toBe(sizes.length);
+    expect(b.counter("rx.reassembled")).toBe(sizes.length - 1);
+    expect(b.counter("rx.packets")).toBe(b.counter("rx.merged") + b.counter("rx.delivered"));
+    expect(a.counter("tx.fragments")).toBe(b.counter("rx.merged") + b.counter("rx.reassembled"));
+  });
+
+  test("what a runtime sends to itself comes back without the wire", async () => {
+    const { a, b } = pair(addresses);
+    a.port.openUdpPort(7);
+    a.push(a.address, 1000, 7, Buffer.from("to myself"));
     a.port.flush();
-    expect(b.receive(1)[0]?.packet.length).toBe(1500);
-    // The longer one stood before it in the ring.
-    expect(a.drops("tx")).toEqual({ tooBig: 1 });
+    expect(String(a.receive(1)[0]?.payload)).toBe("to myself");
+    expect([a.counter("tx.looped"), a.counter("rx.packets"), b.counter("rx.packets")]).toEqual([1, 0, 0]);
   });
 
   test("sent = delivered + dropped by reason, when the receiver does not keep up", async () => {

@@ -61,7 +61,9 @@ export class Station {
   /** Puts a datagram into the ring; it leaves with `port.flush()`. False: no room. */
   push(to: string, fromPort: number, toPort: number, payload: Uint8Array): boolean {
     const six = to.includes(":");
-    const upperAt = 64 + (six ? 40 : 20);
+    const header = six ? 40 : 20;
+    const headroom = 64 + header + 8 + payload.length > 2048 ? 0 : 64;
+    const upperAt = headroom + header;
     const end = upperAt + 8 + payload.length;
     const frame = this.pool.allocateFrame(end > 2048);
     if (frame === 0) return false;
@@ -76,7 +78,7 @@ export class Station {
     view.writeUInt16BE(fromPort, upperAt);
     view.writeUInt16BE(toPort, upperAt + 2);
     view.set(payload, upperAt + 8);
-    writeOutgoing(this.port.toSend.words, slot, frame, 64, upperAt, end - 64, 17, six, 0);
+    writeOutgoing(this.port.toSend.words, slot, frame, headroom, upperAt, end - headroom, 17, six, 0);
     return true;
   }
 

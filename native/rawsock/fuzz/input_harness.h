@@ -36,7 +36,7 @@ inline const AddressSet& own_addresses() {
 inline void check(std::span<const uint8_t> packet) {
   static uint8_t out[65'600];
   const InputPacket input = check_input(packet, own_addresses());
-  if (input.kind == InputKind::kDropped) return;
+  if (input.kind == InputKind::kDropped || input.kind == InputKind::kFragment) return;
   require(input.length <= packet.size());
   require(input.upper_offset + input.upper_length <= input.length && input.upper_length >= 8);
   const auto inside = [&](const uint8_t* at) {

@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::memcpy(words.data(), data, sizeof words);
   std::vector<uint8_t> frame(data + sizeof words, data + size);
   const PacketDescriptor descriptor = PacketDescriptor::decode(words);
-  const OutputPacket output = finish_output(descriptor, frame, fuzz::own_addresses(), 1500);
+  const OutputPacket output = finish_output(descriptor, frame, fuzz::own_addresses());
   if (!output.ready) return 0;
   fuzz::require(output.bytes.data() >= frame.data());
   fuzz::require(output.bytes.data() + output.bytes.size() <= frame.data() + frame.size());

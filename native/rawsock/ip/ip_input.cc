@@ -2,10 +2,12 @@
 
 #include <cstring>
 
+#include "guard/tcp_rules.h"
 #include "wire/checksum.h"
 #include "wire/icmp.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
+#include "wire/tcp.h"
 #include "wire/udp.h"
 
 namespace apo {
@@ -64,7 +66,6 @@ bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, InputPack
   }
   if (!ipv4_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
   if (!own.contains(4, ip->destination())) return drop(packet, LinkCounter::kRxDroppedNotOurs);
-  if (ip->is_fragment()) return drop(packet, LinkCounter::kRxDroppedFragment);
   packet.version = 4;
   packet.protocol = ip->protocol();
   packet.hop_limit = ip->ttl();
@@ -73,6 +74,7 @@ bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, InputPack
   packet.upper_offset = static_cast<uint32_t>(ip->header_bytes());
   packet.source = ip->source();
   packet.destination = ip->destination();
+  if (ip->is_fragment()) packet.kind = InputKind::kFragment;
   return true;
 }
 
@@ -83,9 +85,12 @@ bool check_ipv6(std::span<const uint8_t> bytes, const AddressSet& own, InputPack
   if (!own.contains(6, ip->destination())) return drop(packet, LinkCounter::kRxDroppedNotOurs);
   const wire::Ipv6UpperLayer upper = wire::ipv6_upper_layer(*ip);
   using State = wire::Ipv6UpperLayer::State;
-  if (upper.state == State::kFragment) return drop(packet, LinkCounter::kRxDroppedFragment);
   if (upper.state == State::kNone) return drop(packet, LinkCounter::kRxDroppedProtocol);
-  if (upper.state != State::kFound) return drop(packet, LinkCounter::kRxDroppedExtension);
+  if (upper.state == State::kFragment) {
+    packet.kind = InputKind::kFragment;
+  } else if (upper.state != State::kFound) {
+    return drop(packet, LinkCounter::kRxDroppedExtension);
+  }
   packet.version = 6;
   packet.protocol = upper.protocol;
   packet.hop_limit = ip->hop_limit();
@@ -93,6 +98,7 @@ bool check_ipv6(std::span<const uint8_t> bytes, const AddressSet& own, InputPack
   packet.flow_label = ip->flow_label();
   packet.length = static_cast<uint32_t>(ip->total_length());
   packet.upper_offset = static_cast<uint32_t>(upper.offset);
+  packet.next_header_offset = static_cast<uint32_t>(upper.next_header_field);
   packet.source = ip->source();
   packet.destination = ip->destination();
   return true;
@@ -112,13 +118,51 @@ void set_flow(InputPacket& packet, uint16_t source_port, uint16_t destination_po
   packet.flow_destination_port = destination_port;
 }
 
-void check_udp(std::span<const uint8_t> payload, InputPacket& packet) {
+bool is_partial(const Offload& offload) {
+  return offload.checksum_state == ChecksumState::kPartial;
+}
+
+// From one end to the same (RFC 9293 3.10.7.2's "land", and UDP's likewise).
+bool is_land(const InputPacket& packet) {
+  return packet.flow_source_port == packet.flow_destination_port &&
+         std::memcmp(packet.source, packet.destination, packet.address_bytes()) == 0;
+}
+
+void check_tcp(std::span<const uint8_t> payload, const Offload& offload, InputPacket& packet) {
+  const auto tcp = wire::TcpView::parse(payload);
+  if (const LinkCounter reason = check_tcp_header(tcp); reason != LinkCounter::kRxPackets) {
+    drop(packet, reason);
+    return;
+  }
+  if (is_partial(offload)) {
+    packet.checksum_state = ChecksumState::kPartial;
+  } else {
+    const wire::Sum sum =
+        wire::checksum_add(pseudo_sum(packet, payload.size()), payload.data(), payload.size());
+    if (!wire::checksum_is_valid(sum)) {
+      drop(packet, LinkCounter::kRxDroppedTcpChecksum);
+      return;
+    }
+    packet.checksum_state = ChecksumState::kVerified;
+  }
+  packet.upper_length = static_cast<uint32_t>(payload.size());
+  set_flow(packet, tcp->source_port(), tcp->destination_port());
+  if (is_land(packet)) {
+    drop(packet, LinkCounter::kRxDroppedLand);
+    return;
+  }
+  packet.kind = InputKind::kTcp;
+}
+
+void check_udp(std::span<const uint8_t> payload, const Offload& offload, InputPacket& packet) {
   const auto udp = wire::UdpView::parse(payload);
   if (!udp) {
     drop(packet, LinkCounter::kRxDroppedUdpLength);
     return;
   }
-  if (udp->checksum() == 0) {
+  if (is_partial(offload)) {
+    packet.checksum_state = ChecksumState::kPartial;
+  } else if (udp->checksum() == 0) {
     // "No checksum" is IPv4's alone (RFC 8200 8.1).
     if (packet.version == 6) {
       drop(packet, LinkCounter::kRxDroppedUdpChecksum);
@@ -139,8 +183,7 @@ void check_udp(std::span<const uint8_t> payload, InputPacket& packet) {
   }
   packet.upper_length = static_cast<uint32_t>(udp->length());
   set_flow(packet, udp->source_port(), udp->destination_port());
-  if (udp->source_port() == udp->destination_port() &&
-      std::memcmp(packet.source, packet.destination, packet.address_bytes()) == 0) {
+  if (is_land(packet)) {
     drop(packet, LinkCounter::kRxDroppedLand);
     return;
   }
@@ -169,7 +212,8 @@ bool read_quoted_flow(std::span<const uint8_t> quoted, const AddressSet& own, In
   if (quoted.size() < upper + 8 || !own.contains(packet.version, packet.flow_source)) return false;
   packet.flow_protocol = protocol;
   const uint8_t* at = quoted.data() + upper;
-  if (protocol == wire::ip_protocol::kUdp) {
+  // TCP's ports lie where UDP's do.
+  if (protocol == wire::ip_protocol::kUdp || protocol == wire::ip_protocol::kTcp) {
     packet.flow_source_port = wire::load16(at + wire::udp_field::kSourcePort);
     packet.flow_destination_port = wire::load16(at + wire::udp_field::kDestinationPort);
     return true;
@@ -217,7 +261,8 @@ void check_icmp(std::span<const uint8_t> payload, const AddressSet& own, InputPa
 
 }  // namespace
 
-InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own) {
+InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own,
+                        const Offload& offload, bool looped) {
   InputPacket packet;
   const uint8_t version = bytes.empty() ? 0 : bytes[0] >> 4;
   bool accepted = false;
@@ -227,10 +272,19 @@ InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own) {
     accepted = check_ipv6(bytes, own, packet);
   }
   if (!accepted) return packet;
+  if (!looped && own.contains(version, packet.source)) {
+    drop(packet, std::memcmp(packet.source, packet.destination, packet.address_bytes()) == 0
+                     ? LinkCounter::kRxDroppedLand
+                     : LinkCounter::kRxDroppedSpoofed);
+    return packet;
+  }
+  if (packet.kind == InputKind::kFragment) return packet;
   const auto payload = bytes.subspan(packet.upper_offset, packet.length - packet.upper_offset);
   const uint8_t icmp = version == 6 ? wire::ip_protocol::kIcmpv6 : wire::ip_protocol::kIcmp;
   if (packet.protocol == wire::ip_protocol::kUdp) {
-    check_udp(payload, packet);
+    check_udp(payload, offload, packet);
+  } else if (packet.protocol == wire::ip_protocol::kTcp) {
+    check_tcp(payload, offload, packet);
   } else if (packet.protocol == icmp) {
     check_icmp(payload, own, packet);
   } else {

@@ -13,7 +13,15 @@
 
 namespace apo {
 
-enum class InputKind : uint8_t { kDropped, kUdp, kEchoRequest, kEchoReply, kIcmpError };
+enum class InputKind : uint8_t {
+  kDropped,
+  kFragment,  // acceptable so far as its IP header goes: reassembly's matter
+  kUdp,
+  kTcp,
+  kEchoRequest,
+  kEchoReply,
+  kIcmpError,
+};
 
 struct InputPacket {
   InputKind kind = InputKind::kDropped;
@@ -26,6 +34,7 @@ struct InputPacket {
   uint32_t length = 0;        // of the IP packet; what lies behind it is padding
   uint32_t upper_offset = 0;  // from the IP header's first byte
   uint32_t upper_length = 0;
+  uint32_t next_header_offset = 0;  // of the field that names `protocol`, likewise
   uint32_t flow_label = 0;
   uint32_t icmp_type_code = 0;  // type << 8 | code
   const uint8_t* source = nullptr;
@@ -44,7 +53,9 @@ struct InputPacket {
   }
 };
 
-// Pointers in the answer point into `bytes`.
-[[nodiscard]] InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own);
+// Pointers in the answer point into `bytes`. A partial checksum (`offload`) is not looked at. `looped`:
+// the packet is from this runtime to itself, so its source may be our own.
+[[nodiscard]] InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own,
+                                      const Offload& offload = {}, bool looped = false);
 
 }  // namespace apo

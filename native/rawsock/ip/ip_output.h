@@ -19,12 +19,15 @@ struct OutputPacket {
   bool ready = false;
   LinkCounter drop_reason = LinkCounter::kTxDroppedDescriptor;
   std::span<uint8_t> bytes;  // the whole IP packet, inside the frame
+  Offload offload;           // of a super-packet: its checksum is partial
+  // A datagram that may go in pieces when the path is narrower than it is; of TCP, that is for the
+  // sender to do better.
+  bool may_fragment = false;
 };
 
-// `frame` is the whole frame that the descriptor names. Speaks UDP and ICMP echo requests.
+// `frame` is the whole frame that the descriptor names. Speaks UDP, TCP and ICMP echo requests.
 [[nodiscard]] OutputPacket finish_output(const PacketDescriptor& descriptor,
-                                         std::span<uint8_t> frame, const AddressSet& own,
-                                         size_t mtu);
+                                         std::span<uint8_t> frame, const AddressSet& own);
 
 struct IpHeader {
   uint8_t version = 4;
@@ -44,5 +47,8 @@ void write_ip_header(uint8_t* at, const IpHeader& header);
 // Fills in the checksum of an upper layer that lies right behind a header without extensions or
 // options.
 void write_upper_checksum(uint8_t* ip, const IpHeader& header);
+
+// The pseudo header's sum alone, for whoever completes it later (ChecksumState::kPartial).
+void write_partial_checksum(uint8_t* ip, const IpHeader& header);
 
 }  // namespace apo

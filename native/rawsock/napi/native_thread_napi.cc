@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <map>
 
+#include "napi/capture_napi.h"
+#include "napi/guard_napi.h"
 #include "napi/napi_arguments.h"
 #include "napi/native_link_napi.h"
 #include "napi/registration.h"
@@ -39,7 +41,8 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
                         InstanceMethod<&LinkThreadWrap::close>("close")});
   }
 
-  // (link, queue, keyLow, keyHigh, pool, partition, control, owners, counters)
+  // (link, queue, keyLow, keyHigh, pool, partition, control, owners, counters, guard, capture); the last
+  // two may be undefined.
   explicit LinkThreadWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LinkThreadWrap>(info) {
     const Arguments args(info);
     link_ = info.Length() > 0 ? link_from(info[0]) : nullptr;
@@ -52,6 +55,8 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
     if (!args.good()) return;
     counters_ = shared_cells(info, 8, kLinkCounters);
     pool_ = FramePool::attach(pool, partition);
+    if (info.Length() > 9 && !info[9].IsUndefined()) guard_ = guard_from(info[9]);
+    if (info.Length() > 10 && !info[10].IsUndefined()) capture_ = capture_from(info[10]);
     if (!link_ || queue_ >= link_->queues.size() || !pool_ || control_.size() < kControlWords ||
         owners_.size() < kShards || counters_ == nullptr || !is_shared(info, 4) ||
         !is_shared(info, 6) || !is_shared(info, 7)) {
@@ -92,7 +97,9 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
         *pool_,
         LinkCounters(std::span<uint64_t, kLinkCounters>(counters_, kLinkCounters)),
         Doorbell(&control_[kControlDoorbellWord], event_.get()),
-        owners_.first<kShards>()};
+        owners_.first<kShards>(),
+        capture_,
+        guard_};
     thread_ = std::make_unique<NativeThread>(options, link_->queues[queue_]);
     const int error = thread_->start();
     if (error != 0) thread_.reset();
@@ -147,6 +154,8 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
     if (thread_) thread_->stop();
     thread_.reset();
     link_.reset();
+    capture_.reset();
+    guard_.reset();
     kept_by_worker_.clear();
     kept_.clear();
     if (hooked_) napi_remove_env_cleanup_hook(Env(), &LinkThreadWrap::on_environment_exit, this);
@@ -157,6 +166,8 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
   uint32_t queue_ = 0;
   SteerKey key_;
   std::optional<FramePool> pool_;
+  std::shared_ptr<PacketCapture> capture_;
+  std::shared_ptr<Guard> guard_;
   std::span<uint32_t> control_;
   std::span<uint32_t> owners_;
   UniqueFd event_;

@@ -45,7 +45,9 @@ struct Runtime {
                                       *FramePool::attach(pool_words, kNativePartition),
                                       LinkCounters(std::span<uint64_t, kLinkCounters>(cells)),
                                       bell,
-                                      std::span<uint32_t, kShards>(owners)};
+                                      std::span<uint32_t, kShards>(owners),
+                                      nullptr,
+                                      nullptr};
     thread = std::make_unique<NativeThread>(options, endpoint);
     CHECK(thread->start() == 0);
   }

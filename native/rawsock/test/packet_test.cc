@@ -119,8 +119,8 @@ void bad_ipv4_is_dropped_for_its_reason() {
   CHECK(drop_of(changed(good, 12, 224)) == LinkCounter::kRxDroppedSource);
   CHECK(drop_of(changed(good, 12, 0)) == LinkCounter::kRxDroppedSource);
   CHECK(drop_of(changed(good, 19, 9)) == LinkCounter::kRxDroppedNotOurs);
-  CHECK(drop_of(changed(good, 6, 0x20)) == LinkCounter::kRxDroppedFragment);
-  CHECK(drop_of(changed(good, 7, 1)) == LinkCounter::kRxDroppedFragment);
+  CHECK(check_input(changed(good, 6, 0x20), kOwn).kind == InputKind::kFragment);
+  CHECK(check_input(changed(good, 7, 1), kOwn).kind == InputKind::kFragment);
   CHECK(drop_of(changed(good, 9, 99)) == LinkCounter::kRxDroppedProtocol);
   Bytes options = good;
   options.insert(options.begin() + 20, {131, 7, 4, 0, 0, 0, 0, 0});  // a loose source route
@@ -151,7 +151,7 @@ void bad_ipv6_is_dropped_for_its_reason() {
   CHECK(check_input(extended({0, 17, 0, 1, 4, 0, 0, 0, 0}), kOwn).kind == InputKind::kUdp);
   CHECK(check_input(extended({44, 17, 0, 0, 0, 1, 2, 3, 4}), kOwn).kind ==
         InputKind::kUdp);  // atomic
-  CHECK(drop_of(extended({44, 17, 0, 0, 1, 1, 2, 3, 4})) == LinkCounter::kRxDroppedFragment);
+  CHECK(check_input(extended({44, 17, 0, 0, 1, 1, 2, 3, 4}), kOwn).kind == InputKind::kFragment);
   CHECK(drop_of(extended({60, 17, 200, 1, 4, 0, 0, 0, 0})) == LinkCounter::kRxDroppedExtension);
   CHECK(drop_of(extended({43, 17, 0, 0, 0, 0, 0, 0, 0})) == LinkCounter::kRxDroppedExtension);
   // Hop-by-hop options stand first or nowhere.
@@ -202,7 +202,7 @@ Bytes built(bool six, uint8_t protocol, const Bytes& upper, const uint8_t* from)
   descriptor.label = 0x54321;
   AddressSet senders;
   CHECK(senders.add({{IpAddress::from_bytes(six ? 6 : 4, from), 24}}));
-  const OutputPacket output = finish_output(descriptor, frame, senders, 1500);
+  const OutputPacket output = finish_output(descriptor, frame, senders);
   CHECK(output.ready);
   CHECK(frame[63] == 0xa5 && frame[64 + descriptor.length] == 0xa5);
   return {output.bytes.begin(), output.bytes.end()};
@@ -230,11 +230,11 @@ void lying_descriptors_are_refused() {
   good.upper_offset = 84;
   good.length = 40;
   good.protocol = 17;
-  CHECK(finish_output(good, frame, kOwn, 1500).ready);
+  CHECK(finish_output(good, frame, kOwn).ready);
   const auto refused = [&](auto change) {
     PacketDescriptor bad = good;
     change(bad);
-    const OutputPacket output = finish_output(bad, frame, kOwn, 1500);
+    const OutputPacket output = finish_output(bad, frame, kOwn);
     CHECK(!output.ready);
     return output.drop_reason;
   };
@@ -248,8 +248,12 @@ void lying_descriptors_are_refused() {
           d.packet_offset = 2048;
           d.upper_offset = 2068;
         }) == LinkCounter::kTxDroppedDescriptor);
-  CHECK(refused([](auto& d) { d.length = 1501; }) == LinkCounter::kTxDroppedTooBig);
-  CHECK(finish_output(good, {}, kOwn, 1500).drop_reason == LinkCounter::kTxDroppedDescriptor);
+  CHECK(refused([](auto& d) { d.gso_kind = GsoKind::kUdp; }) == LinkCounter::kTxDroppedDescriptor);
+  CHECK(refused([](auto& d) {
+          d.gso_kind = GsoKind::kTcp4;
+          d.gso_bytes = 10;
+        }) == LinkCounter::kTxDroppedDescriptor);
+  CHECK(finish_output(good, {}, kOwn).drop_reason == LinkCounter::kTxDroppedDescriptor);
   frame[64 + 15] = 9;
   CHECK(refused([](auto&) {}) == LinkCounter::kTxDroppedSource);
 }

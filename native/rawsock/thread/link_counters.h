@@ -2,9 +2,10 @@
 // TypeScript reads (through `linkCounterNames`) and the size of the shared array all come from it.
 //
 // Every received packet is counted once more, as delivered, answered or dropped for one reason;
-// every packet to be sent likewise. So rx.packets = rx.delivered + rx.answered + rx.merged + the sum
-// of rx.dropped.* + the fragments that wait for others, and what the workers published = tx.packets +
-// the sum of tx.dropped.* (the native thread's own replies are counted under icmp.*).
+// every packet to be sent likewise. So rx.packets + tx.looped = rx.delivered + rx.answered + rx.merged +
+// the sum of rx.dropped.* + the fragments that wait for others, and what the workers published =
+// tx.packets + the sum of tx.dropped.* + those that wait for their next hop (tx.parked counts all that
+// ever did). The native thread's own replies are counted under icmp.* and tcp.*.
 #pragma once
 
 #include <atomic>
@@ -31,6 +32,7 @@ namespace apo {
   X(kRxDroppedOptions,        "rx.dropped.options")         /* malformed, or source routes */     \
   X(kRxDroppedSource,         "rx.dropped.source")          /* one that nobody may have */        \
   X(kRxDroppedLand,           "rx.dropped.land")            /* from and to the same end */        \
+  X(kRxDroppedSpoofed,        "rx.dropped.spoofed")         /* from an address of ours */         \
   X(kRxDroppedNotOurs,        "rx.dropped.notOurs")         /* to somebody else */                \
   X(kRxDroppedFragment,       "rx.dropped.fragment")                                               \
   X(kRxDroppedFragmentLength, "rx.dropped.fragmentLength") /* no data, or not times 8 */           \
@@ -72,6 +74,9 @@ namespace apo {
   X(kRxReclaimed,             "rx.reclaimed")               /* delivered, taken back unread */    \
   X(kTxPackets,               "tx.packets")                 /* of workers, put on the wire */     \
   X(kTxBytes,                 "tx.bytes")                                                          \
+  X(kTxFragments,             "tx.fragments")               /* pieces of packets too long */      \
+  X(kTxSegments,              "tx.segments")                /* of super-packets split here */     \
+  X(kTxLooped,                "tx.looped")                  /* to an address of our own */        \
   X(kTxDroppedDescriptor,     "tx.dropped.descriptor")      /* does not fit its frame */          \
   X(kTxDroppedSource,         "tx.dropped.source")          /* not an address of ours */          \
   X(kTxDroppedTooBig,         "tx.dropped.tooBig")          /* longer than the MTU */             \
@@ -86,6 +91,9 @@ namespace apo {
   X(kTxDroppedLinkDown,       "tx.dropped.linkDown")        /* the interface is down or gone */    \
   X(kIcmpEchoReplies,         "icmp.echoReplies")                                                  \
   X(kIcmpUnreachables,        "icmp.unreachables")                                                 \
+  X(kIcmpErrors,              "icmp.errors")                /* of other kinds */                  \
+  X(kPathMtuLowered,          "path.mtuLowered")            /* by routers on the way */           \
+  X(kTcpResets,               "tcp.resets")                 /* to ports that nobody opened */     \
   X(kIcmpLimited,             "icmp.limited")               /* errors over their budget */        \
   X(kIcmpUndelivered,         "icmp.undelivered")           /* replies the wire did not take */   \
   X(kLinkErrors,              "link.errors")                /* reading that failed */              \

@@ -17,6 +17,8 @@ inline constexpr size_t kCode = 1;
 inline constexpr size_t kChecksum = 2;
 inline constexpr size_t kIdentifier = 4;  // echo
 inline constexpr size_t kSequence = 6;    // echo
+inline constexpr size_t kMtu4 = 6;        // fragmentation needed (RFC 1191 4)
+inline constexpr size_t kMtu6 = 4;        // packet too big (RFC 4443 3.2)
 inline constexpr size_t kQuoted = 8;  // errors: the packet that caused them, from its IP header on
 }  // namespace icmp_field
 
@@ -27,6 +29,7 @@ inline constexpr uint8_t kEchoRequest = 8;
 inline constexpr uint8_t kTimeExceeded = 11;
 inline constexpr uint8_t kParameterProblem = 12;
 inline constexpr uint8_t kCodePortUnreachable = 3;
+inline constexpr uint8_t kCodeFragmentationNeeded = 4;
 }  // namespace icmp_type
 
 namespace icmpv6_type {

@@ -76,7 +76,8 @@ struct Ipv6UpperLayer {
   };
   State state = State::kMalformed;
   uint8_t protocol = 0;
-  size_t offset = 0;  // from the IPv6 header's first byte
+  size_t offset = 0;                                   // from the IPv6 header's first byte
+  size_t next_header_field = ipv6_field::kNextHeader;  // where `protocol` is said
 };
 
 // At most this many extension headers are walked; more is an attack, not a packet (RFC 9098 3).
@@ -87,30 +88,33 @@ inline Ipv6UpperLayer ipv6_upper_layer(const Ipv6View& ip) {
   const std::span<const uint8_t> bytes = ip.bytes();
   uint8_t next = ip.next_header();
   size_t offset = Ipv6View::kHeaderBytes;
+  size_t field = ipv6_field::kNextHeader;
   for (int headers = 0; headers <= kIpv6ExtensionHeadersMax; ++headers) {
     const bool is_extension = next == ip_protocol::kHopByHop || next == ip_protocol::kRouting ||
                               next == ip_protocol::kFragment ||
                               next == ip_protocol::kDestinationOptions;
-    if (next == ip_protocol::kNoNext) return {State::kNone, next, offset};
-    if (!is_extension) return {State::kFound, next, offset};
-    if (next == ip_protocol::kHopByHop && headers > 0) return {State::kMalformed, next, offset};
-    if (bytes.size() - offset < 8) return {State::kMalformed, next, offset};
+    if (next == ip_protocol::kNoNext) return {State::kNone, next, offset, field};
+    if (!is_extension) return {State::kFound, next, offset, field};
+    if (next == ip_protocol::kHopByHop && headers > 0)
+      return {State::kMalformed, next, offset, field};
+    if (bytes.size() - offset < 8) return {State::kMalformed, next, offset, field};
     const uint8_t* header = bytes.data() + offset;
     size_t header_bytes = 8;
     if (next == ip_protocol::kFragment) {
       // An "atomic" fragment is a whole datagram (RFC 6946); everything else waits for reassembly.
-      if ((load16(header + 2) & 0xfff9) != 0) return {State::kFragment, next, offset};
+      if ((load16(header + 2) & 0xfff9) != 0) return {State::kFragment, next, offset, field};
     } else {
       header_bytes = 8 + 8 * static_cast<size_t>(header[1]);
     }
     if (next == ip_protocol::kRouting && (header[2] == 0 || header[3] != 0)) {
-      return {State::kRoutingRefused, next, offset};
+      return {State::kRoutingRefused, next, offset, field};
     }
-    if (bytes.size() - offset < header_bytes) return {State::kMalformed, next, offset};
+    if (bytes.size() - offset < header_bytes) return {State::kMalformed, next, offset, field};
     next = header[0];
+    field = offset;
     offset += header_bytes;
   }
-  return {State::kMalformed, next, offset};
+  return {State::kMalformed, next, offset, field};
 }
 
 }  // namespace apo::wire

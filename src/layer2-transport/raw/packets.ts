@@ -13,8 +13,8 @@ import type { Flow, FlowKey } from "./flow.ts";
 
 export const protocolNumber = { icmp: 1, udp: 17, icmpv6: 58 } as const;
 
-/** Where packets start in the frames they are built in: as the native thread does it. */
-const headroomBytes = 64;
+/** Where packets start in the small frames they are built in; in large ones, at the start. */
+const smallHeadroomBytes = 64;
 /** UDP's header; an echo message's is as long. */
 export const upperHeaderBytes = 8;
 const echoRequest = 8;
@@ -72,9 +72,9 @@ export function readQuotedFlow(pool: FramePool, words: Int32Array, at: number, k
   }
 }
 
-/** Bytes of payload that fit a packet of the flow. */
-export function payloadMax(flow: Flow, mtu: number): number {
-  return mtu - ipHeaderBytes(flow.key.wordCount) - upperHeaderBytes;
+/** Bytes of payload that fit a datagram: an IPv4 packet's 65,535 (RFC 791 3.1), or what a large frame holds. */
+export function payloadMax(flow: Flow): number {
+  return (flow.key.wordCount === 1 ? 65_535 : 65_536) - ipHeaderBytes(flow.key.wordCount) - upperHeaderBytes;
 }
 
 /**
@@ -83,9 +83,11 @@ export function payloadMax(flow: Flow, mtu: number): number {
  */
 export function buildPacket(pool: FramePool, ring: RingProducer, flow: Flow, container: Container): boolean {
   const { key } = flow;
+  const length = ipHeaderBytes(key.wordCount) + upperHeaderBytes + container.length;
+  const isLarge = smallHeadroomBytes + length > smallFrameBytes;
+  const headroomBytes = isLarge ? 0 : smallHeadroomBytes;
   const upperOffset = headroomBytes + ipHeaderBytes(key.wordCount);
-  const end = upperOffset + upperHeaderBytes + container.length;
-  const frame = pool.allocateFrame(end > smallFrameBytes);
+  const frame = pool.allocateFrame(isLarge);
   if (frame === 0) return false;
   // Until the native thread has sent it, it is found by this mark should this worker die.
   pool.hold(frame, pool.partition);
@@ -103,7 +105,6 @@ export function buildPacket(pool: FramePool, ring: RingProducer, flow: Flow, con
   }
   const isUdp = key.protocol === protocolNumber.udp;
   const kind = isUdp ? descriptor.packetKind.data : descriptor.packetKind.echoRequest;
-  const length = end - headroomBytes;
   const six = key.wordCount === 4;
   descriptor.writeOutgoing(
     ring.words,

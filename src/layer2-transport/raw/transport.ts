@@ -16,7 +16,7 @@ import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
 import type { CloseCode } from "../descriptor.ts";
 import { Fifo } from "../fifo.ts";
-import type { FramePool } from "../link.ts";
+import { type FramePool, smallFrameBytes } from "../link.ts";
 import type {
   ConnectRequest,
   ListenerRecord,
@@ -178,9 +178,31 @@ class RawTransport implements Transport {
     // What an IP packet carries behind the UDP length is not part of the datagram.
     const length =
       this.key.protocol === protocolNumber.udp
-        ? pool.bytes.readUInt16BE(frame * 2048 + upper + 4) - upperHeaderBytes
+        ? pool.bytes.readUInt16BE(frame * smallFrameBytes + upper + 4) - upperHeaderBytes
         : descriptor.packetOffsetOf(words, at) + descriptor.lengthOf(words, at) - offset;
-    this.context.events.datagram(flow.connection, frame, offset, length);
+    const segmentBytes = descriptor.segmentBytesOf(words, at);
+    if (segmentBytes === 0 || length <= segmentBytes) {
+      this.context.events.datagram(flow.connection, frame, offset, length);
+    } else {
+      this.datagrams(flow, frame, offset, length, segmentBytes);
+      pool.release(frame);
+    }
+  }
+
+  /** A super-packet of UDP: each datagram becomes a message of its own, in a frame of its own. */
+  private datagrams(flow: Flow, frame: number, offset: number, length: number, segmentBytes: number): void {
+    const { pool, events, counters } = this.context;
+    const first = frame * smallFrameBytes + offset;
+    for (let done = 0; done < length && flow.connection; done += segmentBytes) {
+      const bytes = Math.min(segmentBytes, length - done);
+      const copy = pool.allocate(bytes);
+      if (copy === 0) {
+        counters.add("layer2.drop.pool");
+        continue;
+      }
+      pool.write(copy, 0, pool.bytes.subarray(first + done, first + done + bytes));
+      events.datagram(flow.connection, copy, 0, bytes);
+    }
   }
 
   /** The first packet of a stranger: a new connection of the listener at its port, if there is one. */
@@ -213,8 +235,8 @@ class RawTransport implements Transport {
 
   /** True: the container has been dealt with (sent, or dropped and counted). */
   private transmit(flow: Flow, container: Container): boolean {
-    const { pool, counters, link } = this.context;
-    if (container.length > payloadMax(flow, link.mtu)) {
+    const { pool, counters } = this.context;
+    if (container.length > payloadMax(flow)) {
       counters.add("layer2.drop.send-failed");
       return true;
     }
