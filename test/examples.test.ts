@@ -131,6 +131,23 @@ describe("http-hello", () => {
   });
 });
 
+describe("udp-echo", () => {
+  test("every datagram goes back", async () => {
+    const { port } = await start("udp-echo");
+    const socket = createSocket("udp4");
+    const replies: string[] = [];
+    socket.on("message", (bytes) => replies.push(bytes.toString()));
+    socket.connect(port, "127.0.0.1");
+    await once(socket, "connect");
+    for (const text of ["one", "two"]) {
+      socket.send(text);
+      await until(`${text} came back`, () => replies.includes(text));
+    }
+    expect(replies).toEqual(["one", "two"]);
+    socket.close();
+  });
+});
+
 describe("udp-tick", () => {
   test("players get the field again and again, with everybody's moves", async () => {
     const { port } = await start("udp-tick");

@@ -6,7 +6,9 @@
  */
 
 import { readFileSync } from "node:fs";
+import { doctorCommand } from "./doctor.ts";
 import { relayCommand } from "./relay.ts";
+import { runCommand } from "./run.ts";
 import { suggest, UsageError } from "./usage.ts";
 
 /** One sub-command. */
@@ -19,7 +21,7 @@ export interface Command {
   run(args: readonly string[]): Promise<number>;
 }
 
-const commands: readonly Command[] = [relayCommand];
+const commands: readonly Command[] = [relayCommand, runCommand, doctorCommand];
 
 /** What `apo --help` prints. */
 export const help = `Usage: apo COMMAND [OPTIONS]
@@ -34,6 +36,8 @@ Options:
 Examples:
   apo relay --demo                                  serve a test clip, and say how to play it
   apo relay --pull cam=rtsp://user:pass@10.0.0.9/1  one stream from a camera, for any number of readers
+  apo run app.ts --link tun --address 10.64.0.1/24  an app on a TUN device of its own
+  apo doctor                                        which links run here
 `;
 
 function version(): string {
@@ -58,7 +62,8 @@ export async function main(args: readonly string[]): Promise<number> {
       const known = [...commands.map(({ name }) => name), "--help", "--version"];
       throw new UsageError(`there is no command "${first}"${suggest(first, known)}`);
     }
-    if (rest.includes("--help") || rest.includes("-h")) {
+    const own = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
+    if (own.includes("--help") || own.includes("-h")) {
       process.stdout.write(command.help);
       return 0;
     }

@@ -21,7 +21,7 @@ Options:
 
 Examples:
   apo doctor
-  apo doctor tun && apo run echo.ts --link tun --address 10.64.0.1/24
+  apo doctor tun && apo run udp-echo.ts --link tun --address 10.64.0.1/24
 
 Exit codes: 0 every link named runs (none named: at least one does), 1 not so, 2 a wrong option.
 `;
@@ -91,11 +91,10 @@ function linkLines({ link, runs, needs, notes }: LinkDiagnosis): string[] {
   const name = link.padEnd(8);
   if (runs) return [`${name} ${style("green", "runs")}   ${notes.join("; ")}`];
   const lines = [`${name} ${style("red", "cannot run")}`];
-  for (const { what, met, found, fix } of needs) {
-    if (met) continue;
-    lines.push(`         lacks ${what}: ${found}`);
-    if (fix !== undefined) lines.push(`           ${style("bold", fix)}`);
-  }
+  const lacking = needs.filter(({ met }) => !met);
+  for (const { what, found } of lacking) lines.push(`         lacks ${what}: ${found}`);
+  const fixes = new Set(lacking.map(({ fix }) => fix).filter((fix) => fix !== undefined));
+  for (const fix of fixes) lines.push(`           ${style("bold", fix)}`);
   return lines;
 }
 

@@ -18,6 +18,7 @@ import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import { raise, warnProcess } from "./alarms.ts";
 import type { OpenRecord } from "./app-connection.ts";
 import { Endpoint } from "./endpoint.ts";
+import { namingEnvironment, withEnvironment } from "./environment.ts";
 import { ApoError } from "./errors.ts";
 import { RuntimeListener } from "./listener.ts";
 import { checkOpenOptions, type Opening } from "./options.ts";
@@ -46,9 +47,13 @@ interface PendingConnect {
   readonly module: boolean;
 }
 
-/** Starts a runtime. It keeps the process alive until it is closed. */
+/**
+ * Starts a runtime. It keeps the process alive until it is closed. What `options` leave open is taken from the
+ * environment (APO_LINK and its like, as `apo run` sets them), then from the defaults.
+ */
 export async function createRuntime(options: RuntimeOptions = {}): Promise<Apo> {
-  const runtime = new Runtime(options);
+  const { env } = process;
+  const runtime = namingEnvironment(env, () => new Runtime(withEnvironment(options, env)));
   await runtime.start();
   return runtime;
 }

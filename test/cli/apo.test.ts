@@ -45,12 +45,15 @@ async function line(child: ChildProcess, pattern: RegExp): Promise<RegExpExecArr
 }
 
 describe("help", () => {
-  it.each([[["--help"]], [["relay", "--help"]]])("%j", async (args) => {
-    const { code, out, err } = await finish(start(...args));
-    expect([code, err]).toEqual([0, ""]);
-    expect(out).toMatchSnapshot();
-    expect(out.split("\n").filter((one) => one.length > 120)).toEqual([]);
-  });
+  it.each([[["--help"]], [["relay", "--help"]], [["run", "--help"]], [["doctor", "--help"]]])(
+    "%j",
+    async (args) => {
+      const { code, out, err } = await finish(start(...args));
+      expect([code, err]).toEqual([0, ""]);
+      expect(out).toMatchSnapshot();
+      expect(out.split("\n").filter((one) => one.length > 120)).toEqual([]);
+    },
+  );
 
   it("--version", async () => {
     expect(await finish(start("--version"))).toMatchObject({

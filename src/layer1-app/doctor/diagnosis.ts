@@ -30,6 +30,8 @@ export interface LinkDiagnosis {
 /** Memory of the packet rings that the kernel counts as locked, for one AF_XDP socket. */
 const xdpLockedBytes = 64 * 2 ** 20;
 const { EPERM, EACCES, ENOENT, EAFNOSUPPORT } = constants.errno;
+/** What an XDP link needs, so that one command grants it all. */
+const forXdp: readonly Capability[] = ["cap_net_admin", "cap_net_raw", "cap_bpf", "cap_ipc_lock"];
 const multiQueueFlag = 0x0100;
 const virtioHeaderFlag = 0x4000;
 
@@ -47,11 +49,10 @@ export function diagnose(facts: SystemFacts): LinkDiagnosis[] {
 
 /** The one command that grants what all links need, if this process does not have it yet. */
 export function grantAll(facts: SystemFacts): string | undefined {
-  const all: Capability[] = ["cap_net_admin", "cap_net_raw", "cap_bpf", "cap_ipc_lock"];
-  const missing = all.filter((name) => !facts.capabilities.includes(name));
+  const missing = forXdp.filter((name) => !facts.capabilities.includes(name));
   if (missing.length === 0 || facts.noNewPrivileges) return undefined;
   if (missing.some((name) => !facts.obtainable.includes(name))) return undefined;
-  return setcap(facts, all);
+  return setcap(facts, forXdp);
 }
 
 function report(link: LinkKind, needs: readonly Need[], notes: readonly string[]): LinkDiagnosis {
@@ -64,7 +65,8 @@ function report(link: LinkKind, needs: readonly Need[], notes: readonly string[]
 function addon({ addonError }: SystemFacts): Need {
   if (addonError === undefined) return { what: "the native addon", met: true };
   const fix = "npm run build:native (installed: npm rebuild apo-runtime)";
-  return { what: "the native addon", met: false, found: addonError, fix };
+  const found = addonError.split(": ")[0] ?? addonError;
+  return { what: "the native addon", met: false, found, fix };
 }
 
 function tunNeeds(facts: SystemFacts): Need[] {
@@ -77,7 +79,7 @@ function tunNeeds(facts: SystemFacts): Need[] {
     const found = opened === ENOENT ? "it is not there" : `it does not open (${errorName(opened)})`;
     device = { ...device, found, fix: "sudo modprobe tun (in a container: --device /dev/net/tun)" };
   }
-  return [device, capability(facts, "cap_net_admin", "to make a device and give it addresses")];
+  return [device, capability(facts, "to make a device and give it addresses", ["cap_net_admin"])];
 }
 
 function tunNotes({ probe, kernel }: SystemFacts): string[] {
@@ -91,7 +93,7 @@ function tunNotes({ probe, kernel }: SystemFacts): string[] {
 }
 
 function packetNeeds(facts: SystemFacts): Need[] {
-  return [socketNeed(facts, "packetSocket", "AF_PACKET", "sudo modprobe af_packet")];
+  return [socketNeed(facts, "packetSocket", "AF_PACKET", ["cap_net_raw"], "sudo modprobe af_packet")];
 }
 
 function xdpNeeds(facts: SystemFacts): Need[] {
@@ -107,14 +109,12 @@ function xdpNeeds(facts: SystemFacts): Need[] {
           met: false,
           found: error === EPERM ? "this process may not" : `bpf() failed (${errorName(error)})`,
           fix:
-            error === EPERM
-              ? grant(facts, ["cap_net_admin", "cap_net_raw", "cap_bpf", "cap_ipc_lock"])
-              : "a kernel with CONFIG_BPF_SYSCALL (any distribution's)",
+            error === EPERM ? grant(facts, forXdp) : "a kernel with CONFIG_BPF_SYSCALL (any distribution's)",
         };
   return [
-    socketNeed(facts, "xdpSocket", "AF_XDP", "a kernel with CONFIG_XDP_SOCKETS (5.10 or newer)"),
+    socketNeed(facts, "xdpSocket", "AF_XDP", forXdp, "a kernel with CONFIG_XDP_SOCKETS (5.10 or newer)"),
     load,
-    capability(facts, "cap_net_admin", "to attach a program to an interface"),
+    capability(facts, "to attach a program to an interface", forXdp),
     lockedMemory(facts),
   ];
 }
@@ -124,7 +124,7 @@ function lockedMemory(facts: SystemFacts): Need {
   const met = capabilities.includes("cap_ipc_lock") || memlockBytes >= xdpLockedBytes;
   const what = `locked memory: ${xdpLockedBytes / 2 ** 20} MiB, or CAP_IPC_LOCK`;
   if (met) return { what, met };
-  const fix = "ulimit -l unlimited (LimitMEMLOCK=infinity in a systemd unit), or CAP_IPC_LOCK";
+  const fix = "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)";
   return { what, met, found: `${Math.floor(memlockBytes / 1024)} KiB (ulimit -l)`, fix };
 }
 
@@ -141,22 +141,24 @@ function socketNeed(
   facts: SystemFacts,
   tried: "packetSocket" | "xdpSocket",
   family: string,
+  wanted: readonly Capability[],
   absent: string,
 ): Need {
   const errno = facts.probe?.[tried as keyof LinkProbe] ?? 0;
   const what = `an ${family} socket`;
   if (errno === 0) return { what, met: true };
   if (errno === EPERM || errno === EACCES) {
-    return { what, met: false, found: "it takes CAP_NET_RAW", fix: grant(facts, ["cap_net_raw"]) };
+    return { what, met: false, found: "it takes CAP_NET_RAW", fix: grant(facts, wanted) };
   }
   const found = errno === EAFNOSUPPORT ? "this kernel does not have the family" : errorName(errno);
   return { what, met: false, found, fix: absent };
 }
 
-function capability(facts: SystemFacts, name: Capability, why: string): Need {
-  const what = `${name.toUpperCase()} ${why}`;
-  if (facts.capabilities.includes(name)) return { what, met: true };
-  return { what, met: false, found: "this process does not have it", fix: grant(facts, [name]) };
+/** CAP_NET_ADMIN; what lacks it is granted `wanted`, of which it is the first. */
+function capability(facts: SystemFacts, why: string, wanted: readonly Capability[]): Need {
+  const what = `CAP_NET_ADMIN ${why}`;
+  if (facts.capabilities.includes("cap_net_admin")) return { what, met: true };
+  return { what, met: false, found: "this process does not have it", fix: grant(facts, wanted) };
 }
 
 /** How to come by capabilities here. */
