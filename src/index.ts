@@ -38,6 +38,7 @@ export type {
   Framing,
   FramingFunction,
   Handlers,
+  LinkFacts,
   Listener,
   ListenOptions,
   Message,

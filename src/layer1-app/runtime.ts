@@ -29,6 +29,7 @@ import type {
   Apo,
   ConnectionStatus,
   ConnectOptions,
+  LinkFacts,
   Listener,
   ListenOptions,
   Peer,
@@ -158,6 +159,10 @@ export class Runtime implements Apo {
     const fanout = await createFanout(options);
     this.fanouts.add(fanout);
     return fanout;
+  }
+
+  link(): LinkFacts {
+    return this.threads.linkFacts();
   }
 
   get guard(): Guard {

@@ -28,7 +28,7 @@ import { AppWorkers } from "./app-workers.ts";
 import type { Endpoint } from "./endpoint.ts";
 import type { RuntimeSettings } from "./runtime-options.ts";
 import { TransportWorkers, type WorkerBasis } from "./transport-workers.ts";
-import type { Alarm } from "./types.ts";
+import type { Alarm, LinkFacts } from "./types.ts";
 
 /** The most that the pool may take: offsets in it stay below 2^32. */
 const mostPoolBytes = 0.98 * 2 ** 32;
@@ -132,6 +132,12 @@ export class Threads {
 
   tellWorkers(message: ToWorker): void {
     for (let index = 0; index < this.count; index += 1) this.workers.post(index, message);
+  }
+
+  linkFacts(): LinkFacts {
+    if (!this.rawLink) return { kind: "host", device: "", mtu: 0, addresses: [], prefixes: [] };
+    const { kind, device, mtu, addresses, prefixes } = this.rawLink;
+    return { kind, device, mtu, addresses, prefixes };
   }
 
   addCounters(sum: Record<string, number>): void {

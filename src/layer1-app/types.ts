@@ -188,6 +188,19 @@ export interface AppVerbs {
   status(sockfd: Sockfd): ConnectionStatus;
 }
 
+/** What a runtime's link is. */
+export interface LinkFacts {
+  readonly kind: LinkKind;
+  /** The network interface's name; "" on a link without one. */
+  readonly device: string;
+  /** The longest IP packet, in bytes; 0 on `host`, where the kernel knows. */
+  readonly mtu: number;
+  /** Our own addresses, as "10.0.0.1/24"; none on `host`, where all of the machine's are. */
+  readonly addresses: readonly string[];
+  /** Whole prefixes that are ours. */
+  readonly prefixes: readonly string[];
+}
+
 /** A runtime: the three verbs, and what an operator reads. */
 export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   opens(options: ListenOptions): Promise<Listener>;
@@ -200,6 +213,8 @@ export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   readonly closed: Promise<ApoError | undefined>;
   /** A fan-out engine in the native thread: one packet in, a thousand out. */
   fanout(options?: FanoutOptions): Promise<Fanout>;
+  /** The link: its device, its MTU, our addresses on it. */
+  link(): LinkFacts;
   /** What is dropped before anything else sees it: lists, limits, offenders. On `host` it throws `ENOTSUP`. */
   readonly guard: Guard;
   /** Every counter of the runtime by dotted name, drops by reason among them. */

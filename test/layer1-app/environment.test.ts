@@ -13,10 +13,10 @@ import { linkOptionNames } from "../../src/layer3-ip/links/link-options.ts";
 
 const tun = { APO_LINK: "tun", APO_ADDRESS: "10.64.0.1/24", APO_PCAP: "all.pcapng", APO_WORKERS: "3" };
 
-test("every option but the wire has a variable", () => {
+test("every option but the wire and the guard has a variable", () => {
   const own = ["link", "workers", "appWorkers", "poolBytes"];
   expect([...environmentOptions].sort()).toEqual(
-    [...own, ...linkOptionNames.filter((name) => name !== "wire")].sort(),
+    [...own, ...linkOptionNames.filter((name) => name !== "wire" && name !== "guard")].sort(),
   );
   expect(variableOf("hostAddress")).toBe("APO_HOST_ADDRESS");
 });

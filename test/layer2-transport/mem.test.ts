@@ -99,6 +99,23 @@ describe.each([1, 2])("with %i worker(s) each", (workers) => {
   });
 });
 
+test("a runtime tells what its link is", async () => {
+  const { a } = await startPair();
+  expect(a.link()).toEqual({
+    kind: "mem",
+    device: "",
+    mtu: 1500,
+    addresses: ["10.0.0.1/24", "fd00::1/64"],
+    prefixes: [],
+  });
+  const host = await start(createWire(), "10.0.0.1/24", {
+    link: "host",
+    wire: undefined,
+    address: undefined,
+  } as object);
+  expect(host.link()).toMatchObject({ kind: "host", addresses: [] });
+});
+
 test.each(families)("a ping over $name is answered with the bytes it had", async (family) => {
   const { a, b } = await startPair();
   for (const { from, to } of [

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Child } from "../../bench/lib/children.ts";
 import { createRuntime } from "../../src/layer1-app/runtime.ts";
-import type { Apo, Listener, RuntimeOptions, Sockfd } from "../../src/layer1-app/types.ts";
+import type { Apo, LinkFacts, Listener, RuntimeOptions, Sockfd } from "../../src/layer1-app/types.ts";
 import type { Namespace } from "./netns.ts";
 
 export type LinkAppCommand =
@@ -31,7 +31,8 @@ export type LinkAppCommand =
     }
   /** Closes the listener on this port. */
   | { readonly do: "close"; readonly port: number }
-  | { readonly do: "counters" };
+  | { readonly do: "counters" }
+  | { readonly do: "link" };
 
 /** What a command is answered with. */
 export interface LinkAppAnswer {
@@ -40,6 +41,7 @@ export interface LinkAppAnswer {
   readonly bytes: number;
   readonly datagrams: number;
   readonly counters: Record<string, number>;
+  readonly link: LinkFacts;
 }
 
 export class LinkApp {
@@ -118,6 +120,8 @@ class Program {
         return {};
       case "counters":
         return { counters: this.apo.counters() };
+      case "link":
+        return { link: this.apo.link() };
     }
   }
 
