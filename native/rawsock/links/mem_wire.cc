@@ -2,19 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cerrno>
 #include <cstring>
+#include <unordered_map>
 
-#include "wire/ipv4.h"
-#include "wire/ipv6.h"
+#include "ip/segmentation.h"
+#include "links/mem_mirror.h"
+#include "util/monotonic.h"
 
 namespace apo {
 namespace {
-
-constexpr size_t kRecordAlign = 16;
-
-constexpr size_t align_up(size_t bytes) { return (bytes + kRecordAlign - 1) & ~(kRecordAlign - 1); }
 
 // All wires of the process by number. Weak: a wire lives as long as its handles and endpoints do.
 struct Registry {
@@ -29,75 +26,20 @@ Registry& registry() {
   return *instance;
 }
 
-bool destination_of(std::span<const uint8_t> packet, IpAddress& destination) {
-  if (packet.size() >= wire::Ipv4View::kHeaderBytes && packet[0] >> 4 == 4) {
-    destination = IpAddress::from_bytes(4, packet.data() + wire::ipv4_field::kDestination);
-    return true;
-  }
-  if (packet.size() >= wire::Ipv6View::kHeaderBytes && packet[0] >> 4 == 6) {
-    destination = IpAddress::from_bytes(6, packet.data() + wire::ipv6_field::kDestination);
-    return true;
-  }
-  return false;
+bool is_partial(const Offload& offload) {
+  return offload.checksum_state == ChecksumState::kPartial;
+}
+
+void flip(uint8_t* packet, uint32_t bit) {
+  if (bit != ImpairmentDecision::kNoBit) packet[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
 }
 
 }  // namespace
 
-MemInbox::MemInbox(size_t bytes)
-    : memory_(new uint8_t[std::bit_ceil(bytes)]), capacity_(std::bit_ceil(bytes)) {}
-
-void MemInbox::put_record(uint64_t position, const Record& record) {
-  std::memcpy(memory_.get() + (position & (capacity_ - 1)), &record, sizeof record);
-}
-
-bool MemInbox::push(std::span<const uint8_t> packet, const Offload& offload) {
-  const size_t record = kHeaderBytes + align_up(packet.size());
-  const size_t to_end = capacity_ - (writing_ & (capacity_ - 1));
-  const size_t skipped = record > to_end ? to_end : 0;
-  const uint64_t used = writing_ - tail_.load(std::memory_order_acquire);
-  if (used + skipped + record > capacity_) return false;
-  if (skipped > 0) {
-    put_record(writing_, {kSkip, {}});
-    writing_ += skipped;
-  }
-  put_record(writing_, {static_cast<uint32_t>(packet.size()), offload});
-  std::memcpy(memory_.get() + (writing_ & (capacity_ - 1)) + kHeaderBytes, packet.data(),
-              packet.size());
-  writing_ += record;
-  return true;
-}
-
-bool MemInbox::publish() {
-  head_.store(writing_, std::memory_order_seq_cst);
-  if (sleeping_.load(std::memory_order_seq_cst) == 0) return false;
-  return sleeping_.exchange(0, std::memory_order_seq_cst) == 1;
-}
-
-std::span<const uint8_t> MemInbox::take(Offload& offload) {
-  while (reading_ != head_.load(std::memory_order_acquire)) {
-    const size_t at = reading_ & (capacity_ - 1);
-    Record record;
-    std::memcpy(&record, memory_.get() + at, sizeof record);
-    if (record.length == kSkip) {
-      reading_ += capacity_ - at;
-      continue;
-    }
-    reading_ += kHeaderBytes + align_up(record.length);
-    offload = record.offload;
-    return {memory_.get() + at + kHeaderBytes, record.length};
-  }
-  return {};
-}
-
-bool MemInbox::prepare_sleep() {
-  sleeping_.store(1, std::memory_order_seq_cst);
-  if (head_.load(std::memory_order_seq_cst) == reading_) return true;
-  finish_sleep();
-  return false;
-}
-
-MemEndpoint::MemEndpoint(std::shared_ptr<MemWire> wire, const AddressSet& addresses)
-    : wire_(std::move(wire)), addresses_(addresses), inbox_(wire_->options().inbox_bytes) {}
+MemEndpoint::MemEndpoint(std::shared_ptr<MemWire> wire, uint32_t number)
+    : MemPlug(number, wire->options().mtu),
+      wire_(std::move(wire)),
+      inbox_(wire_->options().inbox_bytes) {}
 
 int MemEndpoint::start(const LinkContext& context) {
   const std::lock_guard lock(producers_);
@@ -105,82 +47,136 @@ int MemEndpoint::start(const LinkContext& context) {
   return 0;
 }
 
-size_t MemEndpoint::mtu() const { return wire_->options().mtu; }
-
 size_t MemEndpoint::receive(std::span<IncomingPacket> packets) {
+  const bool all = closed_.load(std::memory_order_acquire);
   size_t count = 0;
-  while (count < packets.size()) {
-    IncomingPacket& packet = packets[count];
-    const std::span<const uint8_t> bytes = inbox_.take(packet.offload);
-    if (bytes.empty()) break;
-    const IncomingFrame place = context_->take_frame(bytes.size());
+  MemInbox::Taken taken;
+  while (count < packets.size() && inbox_.take(taken, all)) {
+    const IncomingFrame place = context_->take_frame(taken.bytes.size());
     if (place.frame == 0) continue;
-    std::memcpy(place.bytes, bytes.data(), bytes.size());
-    packet.frame = place.frame;
-    packet.offset = place.offset;
-    packet.length = static_cast<uint32_t>(bytes.size());
-    ++count;
+    std::memcpy(place.bytes, taken.bytes.data(), taken.bytes.size());
+    packets[count++] = {place.frame, place.offset, static_cast<uint32_t>(taken.bytes.size()),
+                        taken.offload};
   }
   inbox_.release();
   return count;
 }
 
 void MemEndpoint::send(std::span<OutgoingPacket> packets) {
-  const std::shared_ptr<const MemWire::Table> table = wire_->table();
+  const std::shared_ptr<const MemTable> table = wire_->table();
+  const MemSender sender{number_, context_ ? &context_->counters : nullptr};
   std::array<OutgoingPacket*, kBatch> group;
   size_t grouped = 0;
-  MemEndpoint* to = nullptr;
-  // Neighbours with the same destination share one turn at its inbox.
+  MemPlug* to = nullptr;
+  std::span<const uint8_t> last;
+  // Neighbours with the same destination share a search and a turn at its inbox.
   for (OutgoingPacket& packet : packets) {
-    IpAddress destination;
-    auto found = table->end();
-    if (destination_of(packet.bytes, destination)) found = table->find(destination);
-    if (found == table->end()) {
-      packet.result = LinkCounter::kTxDroppedNoRoute;
-      continue;
+    const std::span<const uint8_t> address = mem_destination(packet.bytes);
+    MemPlug* found = to;
+    if (last.empty() || !std::ranges::equal(address, last)) {
+      found = address.empty() ? nullptr : table->find(address.size() == 4 ? 4 : 6, address.data());
     }
-    if (grouped == group.size() || (grouped > 0 && found->second.get() != to)) {
-      to->deliver({group.data(), grouped});
+    last = address;
+    if (grouped > 0 && (found != to || grouped == group.size())) {
+      to->deliver(sender, *table, {group.data(), grouped});
       grouped = 0;
     }
-    to = found->second.get();
-    group[grouped++] = &packet;
+    to = found;
+    packet.result = LinkCounter::kTxDroppedNoRoute;
+    if (to != nullptr) group[grouped++] = &packet;
   }
-  if (grouped > 0) to->deliver({group.data(), grouped});
+  if (grouped > 0) to->deliver(sender, *table, {group.data(), grouped});
 }
 
-void MemEndpoint::deliver(std::span<OutgoingPacket* const> packets) {
+void MemEndpoint::deliver(const MemSender& sender, const MemTable& /*table*/,
+                          std::span<OutgoingPacket* const> packets) {
   const std::lock_guard lock(producers_);
+  if (!plugged_) {
+    for (OutgoingPacket* packet : packets) packet->result = LinkCounter::kTxDroppedNoRoute;
+    return;
+  }
+  const bool over_line = lines_.active() && sender.number != MemSender::kOutside;
+  Impairment* line = over_line ? &lines_.from(sender.number) : nullptr;
+  const uint64_t now_us = line != nullptr ? monotonic_us() : 0;
   for (OutgoingPacket* packet : packets) {
-    if (!plugged_) {
-      packet->result = LinkCounter::kTxDroppedNoRoute;
-    } else if (packet->bytes.size() > mtu() && packet->offload.gso_kind == GsoKind::kNone) {
-      packet->result = LinkCounter::kTxDroppedTooBig;
-    } else {
-      packet->result = inbox_.push(packet->bytes, packet->offload)
-                           ? LinkCounter::kTxPackets
-                           : LinkCounter::kTxDroppedInboxFull;
+    const Arrival arrival{packet->bytes, packet->offload};
+    packet->result = is_too_big(*packet) ? LinkCounter::kTxDroppedTooBig
+                     : line == nullptr   ? put(arrival, ImpairmentDecision::kNoBit, 0)
+                                         : pass_line(*line, sender, arrival, now_us, now_us);
+  }
+  publish();
+}
+
+bool MemEndpoint::reflect(const MemSender& sender, uint32_t mirror,
+                          std::span<const MemReflection> packets) {
+  const std::lock_guard lock(producers_);
+  if (!plugged_) return false;
+  const bool over_line = lines_.active() && sender.number != MemSender::kOutside;
+  Impairment* line = over_line ? &lines_.from(mirror) : nullptr;
+  const uint64_t now_us = line != nullptr ? monotonic_us() : 0;
+  for (const MemReflection& reflection : packets) {
+    OutgoingPacket& packet = *reflection.packet;
+    const Arrival arrival{packet.bytes, packet.offload, reflection.corrupt_bit, true};
+    const LinkCounter result = line == nullptr
+                                   ? put(arrival, ImpairmentDecision::kNoBit, reflection.at_us)
+                                   : pass_line(*line, sender, arrival, reflection.at_us, now_us);
+    if (!reflection.is_copy) {
+      packet.result = result;
+    } else if (result == LinkCounter::kTxPackets) {
+      sender.count(LinkCounter::kWireDuplicated);
     }
   }
-  if (plugged_ && inbox_.publish() && context_) context_->doorbell.ring();
+  publish();
+  return true;
 }
 
-void MemEndpoint::close() { wire_->unplug(shared_from_this()); }
+LinkCounter MemEndpoint::pass_line(Impairment& line, const MemSender& sender,
+                                   const Arrival& arrival, uint64_t at_us, uint64_t now_us) {
+  const auto length = static_cast<uint32_t>(arrival.bytes.size());
+  const ImpairmentDecision way = line.decide(at_us, length);
+  sender.count(way);
+  if (way.fate != PacketFate::kDelivered) return LinkCounter::kTxPackets;
+  const auto due_us = [now_us](uint64_t at) { return at > now_us ? at : 0; };
+  const LinkCounter result = put(arrival, way.corrupt_bit, due_us(way.at_us));
+  if (result != LinkCounter::kTxPackets) return result;
+  if (way.corrupt_bit != ImpairmentDecision::kNoBit) sender.count(LinkCounter::kWireCorrupted);
+  if (way.copy_at_us != ImpairmentDecision::kNever &&
+      put(arrival, way.corrupt_bit, due_us(way.copy_at_us)) == LinkCounter::kTxPackets) {
+    sender.count(LinkCounter::kWireDuplicated);
+  }
+  return result;
+}
+
+LinkCounter MemEndpoint::put(const Arrival& arrival, uint32_t corrupt_bit, uint64_t due_us) {
+  const bool corrupted = corrupt_bit != ImpairmentDecision::kNoBit ||
+                         arrival.corrupt_bit != ImpairmentDecision::kNoBit;
+  // A checksum that nobody has computed yet would hide the damage.
+  const bool completes = corrupted && is_partial(arrival.offload);
+  uint8_t* copy = inbox_.push(arrival.bytes, completes ? Offload{} : arrival.offload, due_us);
+  if (copy == nullptr) return LinkCounter::kTxDroppedInboxFull;
+  if (completes) (void)complete_checksum({copy, arrival.bytes.size()});
+  flip(copy, arrival.corrupt_bit);
+  if (arrival.mirrored) swap_ends({copy, arrival.bytes.size()});
+  flip(copy, corrupt_bit);
+  return LinkCounter::kTxPackets;
+}
+
+void MemEndpoint::publish() {
+  if (inbox_.publish() && context_) context_->doorbell.ring();
+}
+
+void MemEndpoint::close() { wire_->unplug(number_); }
 
 void MemEndpoint::unplug() {
-  const std::lock_guard lock(producers_);
-  plugged_ = false;
-}
-
-size_t MemWire::AddressHash::operator()(const IpAddress& address) const {
-  // FNV-1a. The table's keys are the process's own addresses: nobody outside chooses them.
-  size_t hash = 14695981039346656037u ^ address.version;
-  for (size_t i = 0; i < address.size(); ++i) hash = (hash ^ address.bytes[i]) * 1099511628211u;
-  return hash;
+  MemPlug::unplug();
+  closed_.store(true, std::memory_order_release);
 }
 
 MemWire::MemWire(uint32_t id, const MemWireOptions& options)
-    : id_(id), options_(options), table_(std::make_shared<Table>()) {}
+    : id_(id),
+      options_(options),
+      impairment_(options.impairment),
+      table_(std::make_shared<MemTable>()) {}
 
 MemWire::~MemWire() {
   const std::lock_guard lock(registry().mutex);
@@ -205,52 +201,80 @@ std::shared_ptr<MemWire> MemWire::find(uint32_t id) {
 
 size_t MemWire::endpoints() {
   const std::lock_guard lock(mutex_);
-  return endpoints_;
+  return plugs_.size() - mirrors_;
+}
+
+ImpairmentSettings MemWire::impairment() {
+  const std::lock_guard lock(mutex_);
+  return impairment_;
+}
+
+void MemWire::impair(const ImpairmentSettings& settings) {
+  const std::lock_guard lock(mutex_);
+  const ImpairmentSettings before = impairment_;
+  impairment_ = settings;
+  impairment_.seed_low = before.seed_low;
+  impairment_.seed_high = before.seed_high;
+  for (const auto& plug : plugs_) plug->impair(impairment_);
+}
+
+bool MemWire::plug(const AddressSet& addresses, const std::shared_ptr<MemPlug>& plug,
+                   IpAddress* taken) {
+  auto table = std::make_shared<MemTable>(*table_);
+  if (!table->add(addresses, plug, taken)) return false;
+  plug->impair(impairment_);
+  plugs_.push_back(plug);
+  table_ = std::move(table);
+  ++next_number_;
+  return true;
 }
 
 std::shared_ptr<MemEndpoint> MemWire::plug_in(const AddressSet& addresses, IpAddress* taken) {
-  auto endpoint = std::make_shared<MemEndpoint>(shared_from_this(), addresses);
   const std::lock_guard lock(mutex_);
-  if (endpoints_ == kEndpointsMax) return nullptr;
-  auto table = std::make_shared<Table>(*table_);
-  for (size_t i = 0; i < addresses.size(); ++i) {
-    if (!table->emplace(addresses.at(i).prefix.address, endpoint).second) {
-      *taken = addresses.at(i).prefix.address;
-      return nullptr;
-    }
-  }
-  table_ = std::move(table);
-  ++endpoints_;
-  return endpoint;
+  if (plugs_.size() == kEndpointsMax) return nullptr;
+  auto endpoint = std::make_shared<MemEndpoint>(shared_from_this(), next_number_);
+  return plug(addresses, endpoint, taken) ? endpoint : nullptr;
 }
 
-void MemWire::unplug(const std::shared_ptr<MemEndpoint>& endpoint) {
+uint32_t MemWire::add_mirror(const AddressSet& addresses, IpAddress* taken) {
+  const std::lock_guard lock(mutex_);
+  if (plugs_.size() == kEndpointsMax) return 0;
+  const auto mirror = std::make_shared<MemMirror>(next_number_, options_.mtu);
+  if (!plug(addresses, mirror, taken)) return 0;
+  ++mirrors_;
+  return mirror->number();
+}
+
+void MemWire::unplug(uint32_t number) {
+  std::shared_ptr<MemPlug> gone;
   {
     const std::lock_guard lock(mutex_);
-    if (std::ranges::none_of(*table_,
-                             [&](const auto& entry) { return entry.second == endpoint; })) {
-      return;
-    }
-    auto table = std::make_shared<Table>(*table_);
-    std::erase_if(*table, [&](const auto& entry) { return entry.second == endpoint; });
+    const auto found =
+        std::ranges::find_if(plugs_, [&](const auto& plug) { return plug->number() == number; });
+    if (found == plugs_.end()) return;
+    gone = *found;
+    plugs_.erase(found);
+    if (gone->is_mirror()) --mirrors_;
+    auto table = std::make_shared<MemTable>(*table_);
+    table->remove(*gone);
     table_ = std::move(table);
-    --endpoints_;
+    for (const auto& plug : plugs_) plug->forget(number);
   }
-  endpoint->unplug();
+  gone->unplug();
 }
 
 LinkCounter MemWire::inject(const IpAddress& to, std::span<const uint8_t> bytes) {
-  const std::shared_ptr<const Table> now = table();
-  const auto found = now->find(to);
-  if (found == now->end()) return LinkCounter::kTxDroppedNoRoute;
+  const std::shared_ptr<const MemTable> now = table();
+  MemPlug* plug = now->find(to.version, to.bytes.data());
+  if (plug == nullptr) return LinkCounter::kTxDroppedNoRoute;
   OutgoingPacket packet;
   packet.bytes = bytes;
   OutgoingPacket* const group[] = {&packet};
-  found->second->deliver(group);
+  plug->deliver({}, *now, group);
   return packet.result;
 }
 
-std::shared_ptr<const MemWire::Table> MemWire::table() {
+std::shared_ptr<const MemTable> MemWire::table() {
   const std::lock_guard lock(mutex_);
   return table_;
 }

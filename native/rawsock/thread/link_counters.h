@@ -89,6 +89,12 @@ namespace apo {
   X(kTxDroppedUnreachable,    "tx.dropped.unreachable")     /* its next hop does not answer */     \
   X(kTxDroppedUnresolved,     "tx.dropped.unresolved")      /* too many wait for a next hop */     \
   X(kTxDroppedLinkDown,       "tx.dropped.linkDown")        /* the interface is down or gone */    \
+  X(kWireLost,                "wire.lost")                  /* mem: sent, and lost on the wire */ \
+  X(kWireLostInBurst,         "wire.lostInBurst")           /* while the line was bad */          \
+  X(kWireQueueFull,           "wire.queueFull")             /* before the rate limit */           \
+  X(kWireCorrupted,           "wire.corrupted")             /* a bit was flipped */               \
+  X(kWireDuplicated,          "wire.duplicated")            /* copies made */                     \
+  X(kWireReordered,           "wire.reordered")             /* held back */                       \
   X(kIcmpEchoReplies,         "icmp.echoReplies")                                                  \
   X(kIcmpUnreachables,        "icmp.unreachables")                                                 \
   X(kIcmpErrors,              "icmp.errors")                /* of other kinds */                  \

@@ -1,0 +1,16 @@
+// The clock of everything that waits: CLOCK_MONOTONIC in microseconds.
+#pragma once
+
+#include <time.h>
+
+#include <cstdint>
+
+namespace apo {
+
+inline uint64_t monotonic_us() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
+}
+
+}  // namespace apo
