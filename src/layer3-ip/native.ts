@@ -74,11 +74,17 @@ export declare class NativeFanout {
 
 /** The wire of the `mem` link; see `native/rawsock/napi/wire_napi.cc`. */
 export declare class NativeWire {
-  /** `(mtu, inboxBytes)` makes a wire, `(id)` finds one of this process. Throws when there is none. */
-  constructor(mtuOrId: number, inboxBytes?: number);
+  /** `(mtu, inboxBytes, impairment)` makes a wire, `(id)` finds one of this process. Throws when there is none. */
+  constructor(mtuOrId: number, inboxBytes?: number, impairment?: Float64Array);
   readonly id: number;
   readonly mtu: number;
   readonly endpoints: number;
+  /** As `settingsToNumbers` has them. */
+  readonly impairment: Float64Array;
+  impair(impairment: Float64Array): void;
+  /** Address records. The mirror's number, or -errno. */
+  addMirror(addresses: Uint8Array): number;
+  removeMirror(number: number): void;
   /** `to`: an address record. The name of the counter that says what became of the packet. */
   inject(to: Uint8Array, packet: Uint8Array): string;
 }

@@ -6,6 +6,10 @@
 // the sum of rx.dropped.* + the fragments that wait for others, and what the workers published =
 // tx.packets + the sum of tx.dropped.* + those that wait for their next hop (tx.parked counts all that
 // ever did). The native thread's own replies are counted under icmp.* and tcp.*.
+//
+// What a bad `mem` wire does to a packet (wire.*) its sender counts, for which it has been sent. So once
+// all is quiet, over all runtimes of a wire: packets put on it (workers' and the threads' own, each
+// fragment for itself) + wire.duplicated = rx.packets + wire.lost + wire.lostInBurst + wire.queueFull.
 #pragma once
 
 #include <atomic>
