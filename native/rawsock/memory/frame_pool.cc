@@ -145,6 +145,11 @@ std::span<uint8_t> FramePool::frame(uint32_t ref) const {
   return {bytes_ + static_cast<size_t>(ref) * kSmallBytes, place.large ? kLargeBytes : kSmallBytes};
 }
 
+FramePool::SmallFrames FramePool::own_small_frames() const {
+  const uint32_t first_ref = first_ + own_ * stride_;
+  return {{own_frame(first_ref), small_ * kSmallBytes}, first_ref};
+}
+
 uint32_t FramePool::frames_in_use(uint32_t partition) const {
   if (partition >= partitions_) return 0;
   uint32_t used = 0;

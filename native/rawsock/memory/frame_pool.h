@@ -38,6 +38,14 @@ class FramePool {
     return bytes_ + static_cast<size_t>(ref) * kSmallBytes;
   }
 
+  // The own partition's small frames, one after the other, and the first one's ref: for a link whose
+  // device writes into them.
+  struct SmallFrames {
+    std::span<uint8_t> bytes;
+    uint32_t first_ref = 0;
+  };
+  [[nodiscard]] SmallFrames own_small_frames() const;
+
   // Frames of one partition with a count above 0. Exact only while no thread allocates or frees.
   [[nodiscard]] uint32_t frames_in_use(uint32_t partition) const;
 
