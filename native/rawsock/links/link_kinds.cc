@@ -5,6 +5,7 @@
 #include "links/fd_link.h"
 #include "links/mem_wire.h"
 #include "links/tun_link.h"
+#include "links/xdp_link.h"
 
 namespace apo {
 namespace {
@@ -18,6 +19,7 @@ constexpr LinkKind kLinkKinds[] = {
     {"mem", open_mem_link},
     {"fd", open_fd_link},
     {"tun", open_tun_link},
+    {"xdp", open_xdp_link},
 };
 
 }  // namespace

@@ -11,8 +11,7 @@
 namespace apo {
 namespace {
 
-constexpr uint32_t kNewsGroups =
-    RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
+constexpr uint32_t kNewsGroups = RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
 
 // A neighbour that the kernel has not heard of for a while is used, and the kernel told to look
 // whether it is still there; and one that did not answer is asked for again.
@@ -159,7 +158,7 @@ void XdpNeighbours::take_neighbour(const NetlinkMessage& message) {
   }
   const std::span<const uint8_t> mac = message.attribute<ndmsg>(NDA_LLADDR);
   const bool usable = message.type() == RTM_NEWNEIGH && (header->ndm_state & kUsable) != 0 &&
-                      mac.size() == std::tuple_size_v<MacAddress>;
+                      mac.size() == MacAddress::kBytes;
   const auto found = by_address_.find(*address);
   if (!usable) {
     if (found == by_address_.end()) return;
@@ -176,7 +175,7 @@ void XdpNeighbours::take_neighbour(const NetlinkMessage& message) {
   if (index == kNeighboursMax) return;
   Neighbour& neighbour = table_[index];
   if (neighbour.state == State::kUnknown) ++tally_.resolved;
-  std::copy(mac.begin(), mac.end(), neighbour.mac.begin());
+  neighbour.mac = MacAddress::from_bytes(mac.data());
   neighbour.state = (header->ndm_state & NUD_STALE) != 0 ? State::kStale : State::kFresh;
   release_parked(neighbour, true);
 }

@@ -13,13 +13,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ethernet/ethernet.h"
 #include "ip/ip_address.h"
 #include "ip/steer_hash.h"
 #include "util/netlink.h"
 
 namespace apo {
-
-using MacAddress = std::array<uint8_t, 6>;
 
 // A whole Ethernet frame that waits for its destination's hardware address.
 struct XdpParkedFrame {

@@ -59,6 +59,7 @@ class XdpRing {
   [[nodiscard]] bool needs_wakeup() const {
     return (std::atomic_ref(*flags_).load(std::memory_order_relaxed) & XDP_RING_NEED_WAKEUP) != 0;
   }
+  [[nodiscard]] uint32_t entries() const { return entries_; }
   [[nodiscard]] bool is_mapped() const { return mapping_ != nullptr; }
 
  private:

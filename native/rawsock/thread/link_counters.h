@@ -27,6 +27,7 @@ namespace apo {
   X(kRxAnswered,              "rx.answered")                /* echo requests */                   \
   X(kRxReassembled,           "rx.reassembled")            /* datagrams, of fragments */           \
   X(kRxMerged,                "rx.merged")                 /* fragments of these but one each */   \
+  X(kRxPartialChecksums,      "rx.partialChecksums")        /* left to hardware, by a neighbour */ \
   X(kRxBatches,               "rx.batches")                 /* polls that found packets */        \
   X(kRxWakes,                 "rx.wakes")                   /* sleeping workers woken */          \
   X(kRxDroppedBlacklist,      "rx.dropped.blacklist")       /* the guard: a blocked source */      \
