@@ -200,12 +200,23 @@ bool read_quoted_flow(std::span<const uint8_t> quoted, const AddressSet& own, In
   uint8_t protocol;
   if (version6) {
     protocol = quoted[wire::ipv6_field::kNextHeader];
+    // The first piece of a datagram that we sent in pieces has the ports, too.
+    constexpr size_t kFragmentHeaderBytes = 8;
+    if (protocol == wire::ip_protocol::kFragment &&
+        quoted.size() >= upper + kFragmentHeaderBytes &&
+        (wire::load16(quoted.data() + upper + 2) & 0xfff8) == 0) {
+      protocol = quoted[upper];
+      upper += kFragmentHeaderBytes;
+    }
     packet.flow_source = quoted.data() + wire::ipv6_field::kSource;
     packet.flow_destination = quoted.data() + wire::ipv6_field::kDestination;
   } else {
     protocol = quoted[wire::ipv4_field::kProtocol];
     upper = static_cast<size_t>(quoted[0] & 0x0f) * 4;
     if (upper < header_min) return false;
+    // Of later pieces the ports are out of sight.
+    const uint16_t fragment = wire::load16(quoted.data() + wire::ipv4_field::kFragment);
+    if ((fragment & Ipv4View::kFragmentOffsetMask) != 0) return false;
     packet.flow_source = quoted.data() + wire::ipv4_field::kSource;
     packet.flow_destination = quoted.data() + wire::ipv4_field::kDestination;
   }

@@ -84,7 +84,9 @@ bool ReceivePath::handle(const IncomingPacket& packet, bool looped) {
   if (input.kind == InputKind::kFragment) return reassemble(input, packet, looped);
   if (input.kind != InputKind::kDropped) return dispatch(input, packet);
   drop(input.drop_reason, bytes, packet.offload);
-  if (input.drop_reason == LinkCounter::kRxDroppedProtocol) {
+  // An IPv6 packet that says that nothing follows its headers is dropped before it is looked at
+  // further (no source), and is no error of its sender's.
+  if (input.drop_reason == LinkCounter::kRxDroppedProtocol && input.source != nullptr) {
     const IcmpError error{IcmpErrorKind::kProtocolUnreachable, input.next_header_offset};
     send_error(error, input.version, input.source, bytes.first(input.length),
                LinkCounter::kIcmpUnreachables);
@@ -104,6 +106,10 @@ bool ReceivePath::dispatch(const InputPacket& input, const IncomingPacket& packe
 bool ReceivePath::reassemble(const InputPacket& input, const IncomingPacket& packet, bool looped) {
   const auto bytes = bytes_of(packet).first(input.length);
   const Reassembler::Result result = reassembler_.add(bytes, context_.now_us);
+  // Two fragment headers, of which the first is an atomic fragment's.
+  if (result.outcome == Reassembler::Outcome::kNotFragment) {
+    return drop(LinkCounter::kRxDroppedExtension, bytes, packet.offload);
+  }
   const bool taken = result.outcome == Reassembler::Outcome::kWaiting ||
                      result.outcome == Reassembler::Outcome::kComplete;
   context_.record(CaptureDirection::kInbound, bytes, packet.offload,
@@ -115,8 +121,10 @@ bool ReceivePath::reassemble(const InputPacket& input, const IncomingPacket& pac
   if (result.outcome != Reassembler::Outcome::kComplete) return false;
   IncomingPacket whole;
   const bool small = result.datagram.size() <= LinkContext::kSmallPacketBytes;
-  if (result.datagram.size() <= FramePool::kLargeBytes)
-    whole.frame = context_.pool.allocate(!small);
+  if (result.datagram.size() > FramePool::kLargeBytes) {
+    return drop(LinkCounter::kRxDroppedTooBig, result.datagram, {});
+  }
+  whole.frame = context_.pool.allocate(!small);
   if (whole.frame == 0) return drop(LinkCounter::kRxDroppedPoolEmpty, result.datagram, {});
   whole.offset = small ? LinkContext::kHeadroomBytes : 0;
   whole.length = static_cast<uint32_t>(result.datagram.size());
@@ -124,7 +132,9 @@ bool ReceivePath::reassemble(const InputPacket& input, const IncomingPacket& pac
   const InputPacket datagram = check_input(bytes_of(whole), context_.addresses, {}, looped);
   const bool passed_on =
       datagram.kind == InputKind::kDropped || datagram.kind == InputKind::kFragment
-          ? drop(datagram.drop_reason, bytes_of(whole), {})
+          ? drop(datagram.kind == InputKind::kFragment ? LinkCounter::kRxDroppedExtension
+                                                       : datagram.drop_reason,
+                 bytes_of(whole), {})
           : dispatch(datagram, whole);
   if (!passed_on) context_.pool.release(whole.frame);
   return false;

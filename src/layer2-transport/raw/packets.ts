@@ -11,7 +11,7 @@ import type { Container } from "../container.ts";
 import { type FramePool, smallFrameBytes } from "../link.ts";
 import type { Flow, FlowKey } from "./flow.ts";
 
-export const protocolNumber = { icmp: 1, udp: 17, icmpv6: 58 } as const;
+export const protocolNumber = { icmp: 1, udp: 17, fragment: 44, icmpv6: 58 } as const;
 
 /** Where packets start in the small frames they are built in; in large ones, at the start. */
 const smallHeadroomBytes = 64;
@@ -20,6 +20,7 @@ export const upperHeaderBytes = 8;
 const echoRequest = 8;
 const echoRequestSix = 128;
 const quotedAt = 8;
+const fragmentHeaderBytes = 8;
 
 /** Bytes of the IP header that layer 3 will write. */
 export function ipHeaderBytes(wordCount: 1 | 4): number {
@@ -62,7 +63,12 @@ export function readQuotedFlow(pool: FramePool, words: Int32Array, at: number, k
   key.wordCount = six ? 4 : 1;
   key.protocol = bytes[quoted + (six ? 6 : 9)] as number;
   readAddresses(bytes, quoted, key, 4);
-  const upper = quoted + (six ? 40 : 4 * ((bytes[quoted] as number) & 15));
+  let upper = quoted + (six ? 40 : 4 * ((bytes[quoted] as number) & 15));
+  if (six && key.protocol === protocolNumber.fragment) {
+    // The first piece of a datagram that layer 3 sent in pieces; it has checked that it is.
+    key.protocol = bytes[upper] as number;
+    upper += fragmentHeaderBytes;
+  }
   if (key.protocol === protocolNumber.udp) {
     key.localPort = bytes.readUInt16BE(upper);
     key.remotePort = bytes.readUInt16BE(upper + 2);

@@ -224,7 +224,9 @@ class RawTransport implements Transport {
     const type = descriptor.labelOf(words, at) >>> 8;
     const code = descriptor.labelOf(words, at) & 0xff;
     readQuotedFlow(pool, words, at, this.key);
-    const flow = type === (six ? 1 : 3) ? this.flows.find(this.key) : undefined;
+    // "Fragmentation needed" (IPv4) is among the unreachables: layer 3 sends in pieces from then on.
+    const isUnreachable = six ? type === 1 : type === 3 && code !== 4;
+    const flow = isUnreachable ? this.flows.find(this.key) : undefined;
     if (!flow) {
       counters.add("layer2.drop.icmp-ignored");
       return;
