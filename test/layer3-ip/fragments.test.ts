@@ -1,6 +1,6 @@
 /**
- * Fragments and path MTUs through a native thread: what comes in pieces arrives whole, what is longer than its path goes
- * in pieces, and every packet is counted once.
+ * Fragments and path MTUs through a native thread: what comes in pieces arrives whole, what is longer than its path
+ * goes in pieces, and every packet is counted once.
  */
 
 import { afterEach, describe, expect, test } from "vitest";
