@@ -58,7 +58,7 @@ export class LocalPorts {
   /** Opens a listener's port. Throws `EADDRNOTAVAIL`, `EADDRINUSE`. */
   listen(record: ListenerRecord): LocalAddress {
     const own = record.address === undefined ? undefined : this.ownAddress(record.address);
-    const port = record.port === 0 ? this.freePort() : record.port;
+    const port = record.port === 0 ? this.useFreePort() : record.port;
     const listener: UdpListener = {
       record,
       port,
@@ -72,8 +72,8 @@ export class LocalPorts {
         `udp port ${port} of ${record.address ?? "this link"} has a listener already`,
       );
     }
+    if (record.port !== 0) this.use(port);
     this.listeners.set(port, [...others, listener]);
-    this.use(port);
     const any = this.prefixes.some((prefix) => prefix.version6) ? "::" : "0.0.0.0";
     return { address: record.address ?? any, port };
   }
@@ -93,11 +93,11 @@ export class LocalPorts {
     return this.listeners.get(key.localPort)?.find((listener) => sameAddress(listener, key));
   }
 
-  /** One more uses the port: the native thread lets its packets through. */
+  /** One more uses the port: the native thread lets its packets through. Throws `EADDRINUSE`: the kernel has it. */
   use(port: number): void {
     const users = this.users.get(port) ?? 0;
-    this.users.set(port, users + 1);
     if (users === 0) this.port.openUdpPort(port);
+    this.users.set(port, users + 1);
   }
 
   leave(port: number): void {
@@ -110,7 +110,7 @@ export class LocalPorts {
     this.port.closeUdpPort(port);
   }
 
-  /** Sets a client's local port, or its echo identifier. False: none is free. */
+  /** Sets a client's local port, and uses it, or its echo identifier. False: none is free. */
   choose(key: FlowKey): boolean {
     const isUdp = key.protocol === protocolNumber.udp;
     const low = isUdp ? firstClientPort : 1;
@@ -120,7 +120,8 @@ export class LocalPorts {
       key.localPort = low + ((start + tries) % count);
       if (!isUdp) key.remotePort = key.localPort;
       if (isUdp && this.listeners.has(key.localPort)) continue;
-      if (this.port.owns(key.hash(this.port.steer)) && this.flows.find(key) === undefined) return true;
+      if (!this.port.owns(key.hash(this.port.steer)) || this.flows.find(key) !== undefined) continue;
+      if (!isUdp || this.tryUse(key.localPort)) return true;
     }
     return false;
   }
@@ -137,14 +138,25 @@ export class LocalPorts {
     throw new ApoError("EADDRNOTAVAIL", `${text} is not an address of this link (it has ${own})`);
   }
 
-  private freePort(): number {
+  private useFreePort(): number {
     const count = lastPort - firstClientPort + 1;
     const start = randomInt(count);
     for (let tries = 0; tries < count; tries += 1) {
       const port = firstClientPort + ((start + tries) % count);
-      if (!this.users.has(port)) return port;
+      if (!this.users.has(port) && this.tryUse(port)) return port;
     }
     throw new ApoError("EADDRNOTAVAIL", "no udp port is free on this link");
+  }
+
+  /** False: the kernel has given the port to somebody else. */
+  private tryUse(port: number): boolean {
+    try {
+      this.use(port);
+      return true;
+    } catch (error) {
+      if ((error as ApoError).code === "EADDRINUSE") return false;
+      throw error;
+    }
   }
 }
 

@@ -292,6 +292,8 @@ class RawTransport implements Transport {
     // No slot: `connected` has said so itself.
     flow.connection = this.context.events.connected(request, this.endsOf(flow), flow);
     if (flow.connection) this.addFlow(flow);
+    // `choose` has used it; from here on the flow does.
+    if (protocol === "udp") this.ports.leave(key.localPort);
     return undefined;
   }
 
