@@ -1,7 +1,7 @@
 /**
  * Which shard a flow belongs to: the twin of native/rawsock/ip/steer_hash.h, for workers that choose a local port.
  *
- * Layer 3. HalfSipHash-2-4 over both ends in a fixed order, so that both directions hash alike. A test holds this
+ * Layer 3. HalfSipHash-1-3 over both ends in a fixed order, so that both directions hash alike. A test holds this
  * file and the native thread together: a port chosen here must be steered back to the worker that chose it.
  */
 
@@ -79,14 +79,12 @@ export class SteerHash {
   private add(word: number): void {
     this.v3 ^= word;
     this.round();
-    this.round();
     this.v0 ^= word;
   }
 
   private finish(bytes: number): number {
     this.add(bytes << 24);
     this.v2 ^= 0xff;
-    this.round();
     this.round();
     this.round();
     this.round();

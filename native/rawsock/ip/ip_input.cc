@@ -125,7 +125,7 @@ bool is_partial(const Offload& offload) {
 // From one end to the same (RFC 9293 3.10.7.2's "land", and UDP's likewise).
 bool is_land(const InputPacket& packet) {
   return packet.flow_source_port == packet.flow_destination_port &&
-         std::memcmp(packet.source, packet.destination, packet.address_bytes()) == 0;
+         same_address(packet.version, packet.source, packet.destination);
 }
 
 void check_tcp(std::span<const uint8_t> payload, const Offload& offload, InputPacket& packet) {
@@ -284,7 +284,7 @@ InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own,
   }
   if (!accepted) return packet;
   if (!looped && own.contains(version, packet.source)) {
-    drop(packet, std::memcmp(packet.source, packet.destination, packet.address_bytes()) == 0
+    drop(packet, same_address(packet.version, packet.source, packet.destination)
                      ? LinkCounter::kRxDroppedLand
                      : LinkCounter::kRxDroppedSpoofed);
     return packet;
