@@ -126,12 +126,12 @@ void Neighbours::expire(uint32_t index, uint64_t now_us, NeighbourSink& sink) {
   }
   sink.count(LinkCounter::kNeighbourFailed);
   const IpAddress address = entry.address;
-  remove(index, LinkCounter::kTxDroppedUnreachable, sink);
+  remove(index, LinkCounter::kNeighbourDroppedUnreachable, sink);
   sink.failed(address);
 }
 
 void Neighbours::clear(NeighbourSink& sink) {
-  while (used_.first != kNone) remove(used_.first, LinkCounter::kTxDroppedUnreachable, sink);
+  while (used_.first != kNone) remove(used_.first, LinkCounter::kNeighbourDroppedUnreachable, sink);
 }
 
 bool Neighbours::state_of(const IpAddress& address, uint64_t now_us, NeighbourState* state) const {
@@ -148,7 +148,7 @@ bool Neighbours::state_of(const IpAddress& address, uint64_t now_us, NeighbourSt
 uint32_t Neighbours::make_entry(const IpAddress& address, NeighbourSink& sink) {
   if (waiting_ == kWaitingMax) {
     // Churn rather than refusal: whoever floods us with strangers cannot keep neighbours out.
-    remove(incomplete_.first, LinkCounter::kTxDroppedUnresolved, sink);
+    remove(incomplete_.first, LinkCounter::kNeighbourDroppedDisplaced, sink);
   }
   if (free_.empty()) {
     // The longest unused one that nothing waits for; a tiny cache may have none.
@@ -156,7 +156,7 @@ uint32_t Neighbours::make_entry(const IpAddress& address, NeighbourSink& sink) {
     while (victim != kNone && entries_[victim].waiting > 0) victim = entries_[victim].used.behind;
     if (victim == kNone) victim = used_.first;
     sink.count(LinkCounter::kNeighbourEvicted);
-    remove(victim, LinkCounter::kTxDroppedUnresolved, sink);
+    remove(victim, LinkCounter::kNeighbourDroppedDisplaced, sink);
   }
   const uint32_t index = free_.back();
   free_.pop_back();
@@ -188,7 +188,7 @@ LinkCounter Neighbours::park(uint32_t index, std::span<const uint8_t> packet,
                              const Offload& offload, NeighbourSink& sink) {
   Entry& entry = entries_[index];
   if (entry.waiting == kWaitingPerNeighbourMax) {
-    drop_oldest(entry, LinkCounter::kTxDroppedUnresolved, sink);
+    drop_oldest(entry, LinkCounter::kNeighbourDroppedDisplaced, sink);
   } else if (waiting_ == kWaitingMax) {
     return LinkCounter::kTxDroppedUnresolved;
   }

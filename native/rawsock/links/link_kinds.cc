@@ -4,6 +4,7 @@
 
 #include "links/fd_link.h"
 #include "links/mem_wire.h"
+#include "links/packet_link.h"
 #include "links/tun_link.h"
 #include "links/xdp_link.h"
 
@@ -20,6 +21,7 @@ constexpr LinkKind kLinkKinds[] = {
     {"fd", open_fd_link},
     {"tun", open_tun_link},
     {"xdp", open_xdp_link},
+    {"packet", open_packet_link},
 };
 
 }  // namespace

@@ -91,9 +91,9 @@ void gives_up_on_the_silent() {
     CHECK(send(cache, peer, Bytes{i}, 0, sink) == LinkCounter::kTxParked);
   }
   // Three wait, the newest; the two oldest made room.
-  CHECK(cache.waiting() == 3 && sink.counted(LinkCounter::kTxDroppedUnresolved) == 2);
+  CHECK(cache.waiting() == 3 && sink.counted(LinkCounter::kNeighbourDroppedDisplaced) == 2);
   for (uint64_t i = 1; i <= 3; ++i) cache.tick(i * kSecond, sink);
-  CHECK(sink.asked.size() == 3 && sink.counted(LinkCounter::kTxDroppedUnreachable) == 3);
+  CHECK(sink.asked.size() == 3 && sink.counted(LinkCounter::kNeighbourDroppedUnreachable) == 3);
   CHECK(cache.size() == 0 && cache.waiting() == 0 && sink.sent.empty());
 }
 
@@ -205,8 +205,8 @@ void keeps_to_the_model(uint32_t seed) {
       }
     }
     CHECK(cache.size() <= capacity && cache.waiting() <= 3 * capacity);
-    const uint64_t dropped = sink.counted(LinkCounter::kTxDroppedUnreachable) +
-                             sink.counted(LinkCounter::kTxDroppedUnresolved);
+    const uint64_t dropped = sink.counted(LinkCounter::kNeighbourDroppedUnreachable) +
+                             sink.counted(LinkCounter::kNeighbourDroppedDisplaced);
     CHECK(offered == sink.sent.size() + dropped + refused + cache.waiting());
   }
   cache.clear(sink);

@@ -90,9 +90,8 @@ namespace apo {
   X(kTxDroppedLinkFull,       "tx.dropped.linkFull")        /* the other side does not read */     \
   X(kTxDroppedLinkEnded,      "tx.dropped.linkEnded")       /* there is no other side */           \
   X(kTxDroppedRefused,        "tx.dropped.refused")         /* the kernel does not take it */      \
-  X(kTxParked,                "tx.parked")                  /* waited; counted again later */      \
-  X(kTxDroppedUnreachable,    "tx.dropped.unreachable")     /* its next hop does not answer */     \
-  X(kTxDroppedUnresolved,     "tx.dropped.unresolved")      /* too many wait for a next hop */     \
+  X(kTxParked,                "tx.parked")                  /* of workers: wait for a next hop */  \
+  X(kTxDroppedUnresolved,     "tx.dropped.unresolved")      /* too many next hops asked for */     \
   X(kTxDroppedLinkDown,       "tx.dropped.linkDown")        /* the interface is down or gone */    \
   X(kWireLost,                "wire.lost")                  /* mem: sent, and lost on the wire */ \
   X(kWireLostInBurst,         "wire.lostInBurst")           /* while the line was bad */          \
@@ -112,6 +111,10 @@ namespace apo {
   X(kNeighbourAsks,           "neighbour.asks")             /* ARP requests, solicitations */      \
   X(kNeighbourAnswers,        "neighbour.answers")          /* to those of others */               \
   X(kNeighbourResolved,       "neighbour.resolved")                                                \
+  X(kNeighbourReleased,       "neighbour.released")         /* packets that waited, sent */        \
+  X(kNeighbourDroppedUnreachable, "neighbour.dropped.unreachable") /* no answer came */            \
+  X(kNeighbourDroppedDisplaced, "neighbour.dropped.displaced") /* for newer ones that wait */      \
+  X(kNeighbourDroppedLink,    "neighbour.dropped.link")     /* the link did not take it */         \
   X(kNeighbourChanged,        "neighbour.changed")          /* another hardware address */         \
   X(kNeighbourFailed,         "neighbour.failed")           /* did not answer, forgotten */        \
   X(kNeighbourEvicted,        "neighbour.evicted")          /* made room in a full cache */        \

@@ -9,10 +9,11 @@ import * as fd from "./fd.ts";
 import type { LinkModule } from "./link-module.ts";
 import type { RawLinkKind } from "./link-options.ts";
 import * as mem from "./mem.ts";
+import * as packet from "./packet.ts";
 import * as tun from "./tun.ts";
 import * as xdp from "./xdp.ts";
 
-const linkModules: Partial<Record<RawLinkKind, LinkModule>> = { mem, fd, tun, xdp };
+const linkModules: Partial<Record<RawLinkKind, LinkModule>> = { mem, fd, tun, packet, xdp };
 
 /** A link's half in TypeScript. Throws `ENOTSUP` for one that this build does not have. */
 export function linkModule(kind: RawLinkKind): LinkModule {
