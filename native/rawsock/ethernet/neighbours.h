@@ -58,7 +58,8 @@ class Neighbours {
  public:
   static constexpr size_t kDefaultCapacity = 4096;
   static constexpr size_t kWaitingMax = 256;
-  static constexpr size_t kWaitingPerNeighbourMax = 3;
+  // The fragments of a datagram of 64 KB, each of 1,500 bytes, and a few more.
+  static constexpr size_t kWaitingPerNeighbourMax = 48;
   static constexpr uint32_t kAttempts = 3;
   static constexpr uint64_t kRetryUs = 1'000'000;
   static constexpr uint64_t kDelayUs = 5'000'000;

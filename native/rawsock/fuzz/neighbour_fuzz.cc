@@ -89,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     station.tick(now_us, out);
     require(station.deadline_us() > now_us);
-    require(station.neighbours().size() <= 8 && station.neighbours().waiting() <= 24);
+    require(station.neighbours().size() <= 8 && station.neighbours().waiting() <= 256);
     require(station.mtu() >= 1280 && station.mtu() <= 1500);
   }
   return 0;

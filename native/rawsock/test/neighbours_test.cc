@@ -87,13 +87,15 @@ void gives_up_on_the_silent() {
   Neighbours cache({1, 2}, 16);
   RecordingSink sink;
   const IpAddress peer = ip6(2);
-  for (uint8_t i = 0; i < 5; ++i) {
+  for (uint8_t i = 0; i < Neighbours::kWaitingPerNeighbourMax + 2; ++i) {
     CHECK(send(cache, peer, Bytes{i}, 0, sink) == LinkCounter::kTxParked);
   }
-  // Three wait, the newest; the two oldest made room.
-  CHECK(cache.waiting() == 3 && sink.counted(LinkCounter::kNeighbourDroppedDisplaced) == 2);
+  // The newest wait; the two oldest made room.
+  CHECK(cache.waiting() == Neighbours::kWaitingPerNeighbourMax &&
+        sink.counted(LinkCounter::kNeighbourDroppedDisplaced) == 2);
   for (uint64_t i = 1; i <= 3; ++i) cache.tick(i * kSecond, sink);
-  CHECK(sink.asked.size() == 3 && sink.counted(LinkCounter::kNeighbourDroppedUnreachable) == 3);
+  CHECK(sink.asked.size() == 3 && sink.counted(LinkCounter::kNeighbourDroppedUnreachable) ==
+                                      Neighbours::kWaitingPerNeighbourMax);
   CHECK(cache.size() == 0 && cache.waiting() == 0 && sink.sent.empty());
 }
 
@@ -204,7 +206,7 @@ void keeps_to_the_model(uint32_t seed) {
         CHECK(cache.state_of(address, now, &after) == known && (!known || after == before));
       }
     }
-    CHECK(cache.size() <= capacity && cache.waiting() <= 3 * capacity);
+    CHECK(cache.size() <= capacity && cache.waiting() <= Neighbours::kWaitingMax);
     const uint64_t dropped = sink.counted(LinkCounter::kNeighbourDroppedUnreachable) +
                              sink.counted(LinkCounter::kNeighbourDroppedDisplaced);
     CHECK(offered == sink.sent.size() + dropped + refused + cache.waiting());
