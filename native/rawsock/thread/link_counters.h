@@ -91,6 +91,7 @@ namespace apo {
   X(kTxDroppedLinkEnded,      "tx.dropped.linkEnded")       /* there is no other side */           \
   X(kTxDroppedRefused,        "tx.dropped.refused")         /* the kernel does not take it */      \
   X(kTxParked,                "tx.parked")                  /* of workers: wait for a next hop */  \
+  X(kTxDroppedUnreachable,    "tx.dropped.unreachable")     /* its next hop does not answer */     \
   X(kTxDroppedUnresolved,     "tx.dropped.unresolved")      /* too many next hops asked for */     \
   X(kTxDroppedLinkDown,       "tx.dropped.linkDown")        /* the interface is down or gone */    \
   X(kWireLost,                "wire.lost")                  /* mem: sent, and lost on the wire */ \
