@@ -1,8 +1,8 @@
 // Which shard a packet belongs to: a keyed hash of its 5-tuple, equal in both directions.
 //
-// HalfSipHash-1-3: made for keyed table hashing, and the TypeScript twin in src/layer3-ip/steer.ts needs no
-// 64-bit arithmetic. The key is drawn per runtime, so nobody outside can aim at one worker. The two ends are put in order first, so
-// both directions hash alike.
+// HalfSipHash-1-3: made for keyed table hashing, and the TypeScript twin in src/layer3-ip/steer.ts
+// needs no 64-bit arithmetic. The key is drawn per runtime, so nobody outside can aim at one worker.
+// The two ends are put in order first, so both directions hash alike.
 //
 // Words hashed: lower end's address, higher end's address (1 or 4 words each, network order read as
 // numbers), lower port << 16 | higher port, protocol. Echo messages count their identifier as both
