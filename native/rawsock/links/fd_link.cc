@@ -22,6 +22,11 @@ constexpr size_t kSmallPacketBytes = FramePool::kSmallBytes - kSmallOffset;
 constexpr size_t kPacketBytesMax = 65'535;
 constexpr size_t kFewMessages = 4;
 
+// A batch of a TUN device ends once it has so many bytes: super-packets are to be handed over, and
+// their frames to be used again, while the processor's cache still has them. Without this, 60,000
+// bytes took 5.2 us to read and not 3.4 (a bare read into one buffer: 3.0).
+constexpr size_t kBatchBytes = 262'144;
+
 // How long one call of `send` waits for a full descriptor, altogether. A reader that is alive makes
 // room in microseconds; one that is not costs this once.
 constexpr int64_t kRoomWaitNs = 1'000'000;
@@ -152,8 +157,9 @@ size_t FdLink::receive_tun(std::span<IncomingPacket> packets) {
   Slot& slot = slots_[0];
   const msghdr& message = received_[0].msg_hdr;
   size_t count = 0;
+  size_t bytes = 0;
   // A dropped packet counts as a turn, too: a flood of them must not hold the thread.
-  for (size_t turns = 0; turns < packets.size(); ++turns) {
+  for (size_t turns = 0; turns < packets.size() && bytes < kBatchBytes; ++turns) {
     arm(slot);
     const ssize_t got =
         ::readv(options_.fd.get(), message.msg_iov, static_cast<int>(message.msg_iovlen));
@@ -162,6 +168,7 @@ size_t FdLink::receive_tun(std::span<IncomingPacket> packets) {
       break;
     }
     failures_ = 0;
+    bytes += static_cast<size_t>(got);
     if (take(slot, static_cast<size_t>(got), false, packets[count])) ++count;
   }
   disarm(slot);
