@@ -77,6 +77,11 @@ export class Child {
 
   /** The next line of stdout, as JSON. Throws when the process ends first or keeps silent. */
   async answer<T>(): Promise<T> {
+    return JSON.parse(await this.line()) as T;
+  }
+
+  /** The next line of stdout. Throws when the process ends first or keeps silent. */
+  async line(): Promise<string> {
     const deadline = Date.now() + this.#answerMs;
     while (this.#lines.length === 0) {
       this.check();
@@ -91,7 +96,7 @@ export class Child {
       });
       this.#waiting = undefined;
     }
-    return JSON.parse(this.#lines.shift()!) as T;
+    return this.#lines.shift()!;
   }
 
   ask<T>(line: string): Promise<T> {

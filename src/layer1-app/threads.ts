@@ -150,7 +150,8 @@ export class Threads {
   async terminate(): Promise<void> {
     await this.apps?.stop();
     await this.workers.terminate();
-    this.rawLink?.close();
+    const failure = this.rawLink?.close();
+    if (failure) process.emitWarning(failure.message, { type: "ApoWarning", code: "APO_PCAP" });
   }
 
   /** What worker `index` starts with. On a raw link it owns every shard of the steering hash that falls to it. */

@@ -129,6 +129,7 @@ export declare class NativeLinkThread {
     owners: Uint32Array,
     counters: BigUint64Array,
     guard?: NativeGuard,
+    capture?: NativeCapture,
   );
   /** After `start`: the eventfd that wakes the thread; -1 when it sleeps on its control's doorbell word. */
   readonly wakeFd: number;

@@ -7,6 +7,7 @@
 
 import { randomBytes } from "node:crypto";
 import { ApoError } from "../layer1-app/errors.ts";
+import { type Capture, startCapture } from "./capture.ts";
 import { addressRecords, type IpPrefix, prefixesOfRecords } from "./ip-prefix.ts";
 import { linkModule } from "./links/index.ts";
 import type { LinkFailure } from "./links/link-module.ts";
@@ -60,6 +61,7 @@ export class RawLink {
   private readonly names: readonly string[];
   private readonly steerKey: SteerKey;
   private readonly guard: NativeGuard | undefined;
+  private readonly capture: Capture | undefined;
   private readonly attached = new Set<number>();
 
   constructor({ settings, pool, partition, guard }: RawLinkOptions) {
@@ -72,9 +74,11 @@ export class RawLink {
     this.names = native.linkCounterNames();
     const key = randomBytes(8);
     this.steerKey = { low: key.readUInt32LE(0), high: key.readUInt32LE(4) };
+    this.capture = settings.pcap === undefined ? undefined : startCapture(settings.pcap);
     try {
       this.link = new native.NativeLink(kind, settings.native, addressRecords(own), addressRecords(ways));
     } catch (error) {
+      this.capture?.close();
       if (typeof (error as NativeLinkFailure).errno !== "number") throw error;
       throw this.explain(settings, error as NativeLinkFailure);
     }
@@ -146,14 +150,18 @@ export class RawLink {
       for (const { cells } of this.queues) sum += Number(cells[i]);
       counters[`layer3.${name}`] = sum;
     });
-    return counters;
+    return Object.assign(counters, this.capture?.counters());
   }
 
-  /** Ends the native threads; every frame is back in the pool when it returns. Idempotent. */
-  close(): void {
+  /**
+   * Ends the native threads; every frame is back in the pool when it returns. What had ended the capture early, if
+   * something had. Idempotent.
+   */
+  close(): ApoError | undefined {
     this.attached.clear();
     for (const { thread } of this.queues) thread.close();
     this.link.close();
+    return this.capture?.close();
   }
 
   /** 0, or an errno. */
@@ -172,6 +180,7 @@ export class RawLink {
       new Uint32Array(this.owners),
       cells,
       this.guard,
+      this.capture?.native,
     );
     const errno = thread.start();
     if (errno === 0) this.queues.push({ thread, control, cells });

@@ -83,10 +83,18 @@ function result(outcome: Outcome): LinkAppAnswer {
   throw Object.assign(new Error(message), { code });
 }
 
-/** Starts it in a namespace; resolves when its runtime stands, throws with the runtime's error when it does not. */
-export async function startLinkApp(namespace: Namespace, options: RuntimeOptions): Promise<LinkApp> {
+/**
+ * Starts it in a namespace, by `prefix` if that is given (a command that ends by running the rest); resolves when its
+ * runtime stands, throws with the runtime's error when it does not.
+ */
+export async function startLinkApp(
+  namespace: Namespace,
+  options: RuntimeOptions,
+  prefix: readonly string[] = [],
+): Promise<LinkApp> {
   const program = fileURLToPath(import.meta.url);
-  const child = namespace.start([process.execPath, program, JSON.stringify(options)], "the app");
+  const [first = process.execPath, ...rest] = [...prefix, process.execPath, program, JSON.stringify(options)];
+  const child = namespace.start([first, ...rest], "the app");
   result(await child.answer<Outcome>());
   return new LinkApp(child);
 }
