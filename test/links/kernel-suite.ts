@@ -144,6 +144,16 @@ function cases(plan: LinkPlan): void {
     const far = farAddresses[family.at];
     echoCases(family.name, own, () => setting);
 
+    test(`the path's MTU is learned from routers over ${family.name}`, async () => {
+      const { port } = await setting.farKernel.ask({ do: "sink", port: 0 });
+      const before = (await setting.farKernel.ask({ do: "received" })).datagrams;
+      // What was too long is lost, and what comes after it is not: it goes in fragments.
+      await eventually("a datagram longer than the path's MTU arrives", async () => {
+        await setting.app.ask({ do: "send", to: target(far, port), bytes: 1440 });
+        return (await setting.farKernel.ask({ do: "received" })).datagrams > before;
+      });
+    });
+
     test(`a UDP echo app serves the kernel's clients, near and far, over ${family.name}`, async () => {
       const { port } = await setting.app.ask({ do: "echo", port: 0 });
       for (const client of [setting.kernel, setting.farKernel]) {
@@ -183,16 +193,6 @@ function cases(plan: LinkPlan): void {
       expect(hops.length).toBe(2);
       expect(await setting.far.run("tracepath", family.trace, "-n", own)).toContain("pmtu 1400");
     });
-
-    test(`the path's MTU is learned from routers over ${family.name}`, async () => {
-      const { port } = await setting.farKernel.ask({ do: "sink", port: 0 });
-      const before = (await setting.farKernel.ask({ do: "received" })).datagrams;
-      // What was too long is lost, and what comes after it is not: it goes in fragments.
-      await eventually("a datagram longer than the path's MTU arrives", async () => {
-        await setting.app.ask({ do: "send", to: target(far, port), bytes: 1440 });
-        return (await setting.farKernel.ask({ do: "received" })).datagrams > before;
-      });
-    });
   }
 
   plan.also?.(() => setting);
@@ -213,8 +213,11 @@ function echoCases(name: string, own: string, setting: () => Setting): void {
     ["far", 56],
     ["far", 60_000],
   ] as const)(`pings over ${name} from %s with %i bytes are answered`, async (from, size) => {
-    const { sent, received, text } = await ping(setting()[from], own, { count: 5, size });
-    expect([sent, received], `${text}\n${await setting().app.show()}`).toEqual([5, 5]);
+    // Where IPv6 must learn a path's MTU first, the reply that taught it is lost (RFC 8201 4).
+    const lost = from === "far" && size > 1400 && own.includes(":") ? 1 : 0;
+    const { sent, received, text } = await ping(setting()[from], own, { count: 5, size, intervalMs: 100 });
+    expect(received, `${text}\n${await setting().app.show()}`).toBeGreaterThanOrEqual(5 - lost);
+    expect(sent).toBe(5);
   });
 }
 

@@ -11,6 +11,7 @@ device, flags = sys.argv[1], int(sys.argv[2])
 tun = os.open("/dev/net/tun", os.O_RDWR)
 fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", device.encode(), flags)) # TUNSETIFF
 os.dup2(tun, 3)
+os.set_inheritable(3, True)
 os.execvp(sys.argv[3], sys.argv[3:])
 `;
 const IFF_TUN = 0x0001;

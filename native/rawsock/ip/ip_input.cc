@@ -232,6 +232,8 @@ bool read_quoted_flow(std::span<const uint8_t> quoted, const AddressSet& own, In
   const uint8_t icmp = version6 ? wire::ip_protocol::kIcmpv6 : wire::ip_protocol::kIcmp;
   const uint8_t request =
       version6 ? wire::icmpv6_type::kEchoRequest : wire::icmp_type::kEchoRequest;
+  const uint8_t reply = version6 ? wire::icmpv6_type::kEchoReply : wire::icmp_type::kEchoReply;
+  packet.quotes_echo_reply = protocol == icmp && at[wire::icmp_field::kType] == reply;
   if (protocol != icmp || at[wire::icmp_field::kType] != request) return false;
   packet.flow_source_port = wire::load16(at + wire::icmp_field::kIdentifier);
   packet.flow_destination_port = packet.flow_source_port;

@@ -45,6 +45,9 @@ struct InputPacket {
   uint8_t flow_protocol = 0;
   uint16_t flow_source_port = 0;
   uint16_t flow_destination_port = 0;
+  // Dropped for its quote (kRxDroppedIcmpQuote), which is of an echo reply of ours: no worker knows
+  // of that, but what it says of the path is as good as any.
+  bool quotes_echo_reply = false;
 
   [[nodiscard]] size_t address_bytes() const { return version == 4 ? 4 : 16; }
   [[nodiscard]] uint32_t steer(SteerKey key) const {

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "ip/segmentation.h"
 #include "wire/icmp.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
@@ -84,6 +85,7 @@ bool ReceivePath::handle(const IncomingPacket& packet, bool looped) {
   if (input.kind == InputKind::kFragment) return reassemble(input, packet, looped);
   if (input.kind != InputKind::kDropped) return dispatch(input, packet);
   drop(input.drop_reason, bytes, packet.offload);
+  if (input.quotes_echo_reply) learn_path_mtu(input, bytes);
   // An IPv6 packet that says that nothing follows its headers is dropped before it is looked at
   // further (no source), and is no error of its sender's.
   if (input.drop_reason == LinkCounter::kRxDroppedProtocol && input.source != nullptr) {
@@ -184,27 +186,30 @@ bool ReceivePath::steer(const InputPacket& input, const IncomingPacket& packet) 
        !worker.has_open(worker.port.open_tcp_ports, input.flow_destination_port));
   if (refused) {
     drop(LinkCounter::kRxDroppedUnopened, bytes, packet.offload);
+    // An error quotes the packet as it would have been on a wire.
+    if (packet.offload.checksum_state == ChecksumState::kPartial) {
+      (void)complete_checksum(bytes_of(packet).first(input.length));
+    }
     refuse_port(input, bytes);
     return false;
   }
-  if (input.kind == InputKind::kIcmpError) learn_path_mtu(worker, input, bytes);
+  // Believed is who quotes a packet from a port that is open here; of TCP, where the sequence number can
+  // be held against the connection, it is for the worker to judge (RFC 5927 7.2).
+  if (input.kind == InputKind::kIcmpError &&
+      (input.flow_protocol != wire::ip_protocol::kUdp ||
+       worker.has_open(worker.port.open_udp_ports, input.flow_source_port))) {
+    learn_path_mtu(input, bytes);
+  }
   return deliver(worker, input, packet, hash);
 }
 
-// Datagrams to the destination go in pieces from here on (RFC 1191, RFC 8201). Believed is who quotes
-// a packet from a port that is open here; of TCP, where the sequence number can be held against the
-// connection, it is for the worker to judge (RFC 5927 7.2).
-void ReceivePath::learn_path_mtu(const AttachedWorker& worker, const InputPacket& input,
-                                 std::span<const uint8_t> bytes) {
+// Datagrams to the destination go in pieces from here on (RFC 1191, RFC 8201).
+void ReceivePath::learn_path_mtu(const InputPacket& input, std::span<const uint8_t> bytes) {
   const bool version6 = input.version == 6;
   const uint32_t wanted =
       version6 ? wire::icmpv6_type::kPacketTooBig << 8
                : wire::icmp_type::kUnreachable << 8 | wire::icmp_type::kCodeFragmentationNeeded;
   if (input.icmp_type_code != wanted || input.flow_protocol == wire::ip_protocol::kTcp) return;
-  if (input.flow_protocol == wire::ip_protocol::kUdp &&
-      !worker.has_open(worker.port.open_udp_ports, input.flow_source_port)) {
-    return;
-  }
   const uint8_t* message = bytes.data() + input.upper_offset;
   const uint8_t* quoted = message + wire::icmp_field::kQuoted;
   const size_t reported = version6 ? wire::load32(message + wire::icmp_field::kMtu6)

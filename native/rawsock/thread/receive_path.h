@@ -43,8 +43,7 @@ class ReceivePath {
                uint32_t hash);
 
   void handle_all(std::span<const IncomingPacket> packets, bool looped);
-  void learn_path_mtu(const AttachedWorker& worker, const InputPacket& input,
-                      std::span<const uint8_t> bytes);
+  void learn_path_mtu(const InputPacket& input, std::span<const uint8_t> bytes);
   void answer_echo(const InputPacket& input, std::span<uint8_t> bytes);
   void refuse_port(const InputPacket& input, std::span<const uint8_t> bytes);
   void send_error(const IcmpError& error, uint8_t version, const uint8_t* to,
