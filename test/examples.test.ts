@@ -58,7 +58,7 @@ test("all of them are tested here, start with a comment, and are under 40 lines"
     expect(text.trimEnd().split("\n").length, name).toBeLessThan(40);
     expect(here, name).toContain(`describe("${name.slice(0, -3)}"`);
   }
-  expect(names.length).toBe(6);
+  expect(names.length).toBe(8);
 });
 
 describe("echo", () => {
@@ -166,6 +166,27 @@ describe("udp-tick", () => {
     const before = ticks;
     await until("it ticks on", () => ticks > before + 3);
     socket.close();
+  });
+});
+
+describe("guard", () => {
+  test("answers one client, drops the other and names it", async () => {
+    const { child, out, err } = await start("guard", [], false);
+    await until(`it ends (${err()})`, () => child.exitCode !== null);
+    expect(child.exitCode).toBe(0);
+    const lines = out().trimEnd().split("\n").sort();
+    expect(lines).toEqual([
+      "10.0.0.2: answered",
+      "10.0.0.66: blacklist, 0 hops away",
+      "guard: 1 blocked; listening on port 7007",
+    ]);
+  });
+
+  test("a prefix that is none is one readable line", async () => {
+    const { child, err } = await start("guard", ["10.0.0.0/8", "1.2.3"], false);
+    await until("it ends", () => child.exitCode !== null);
+    expect(child.exitCode).toBe(1);
+    expect(err()).toMatch(/^guard: guard\.block, entry 2: "1\.2\.3" is not a prefix: .*\n$/);
   });
 });
 

@@ -8,7 +8,7 @@ import type { Apo, RuntimeOptions } from "../../src/layer1-app/types.ts";
 import { createWire, type Wire } from "../../src/layer3-ip/links/mem.ts";
 import { ipPacket, slowChecksum, udpPacket, upperChecksum } from "./packets.ts";
 
-const own = { four: "10.0.0.1", six: "fd00::1" };
+const own = { four: "10.0.0.1", other: "10.0.0.9", six: "fd00::1" };
 const runtimes: Apo[] = [];
 
 afterEach(async () => {
@@ -44,7 +44,7 @@ async function serve(
   const apo = await createRuntime({
     link: "mem",
     wire,
-    address: `${own.four}/8, ${own.six}/64`,
+    address: `${own.four}/8, ${own.other}/8, ${own.six}/64`,
     workers: 1,
     guard,
   });
@@ -72,6 +72,15 @@ async function serve(
     },
     counter: (name) => apo.counters()[`layer3.${name}`] as number,
   };
+}
+
+/** With this TTL, and the checksum made right. */
+function withTtl(packet: Buffer, ttl: number): Buffer {
+  const copy = Buffer.from(packet);
+  copy[8] = ttl;
+  copy.writeUInt16BE(0, 10);
+  copy.writeUInt16BE(slowChecksum(copy.subarray(0, 20)), 10);
+  return copy;
 }
 
 /** Every packet that came is accounted for once. */
@@ -159,15 +168,6 @@ describe("the rate limit", () => {
 });
 
 describe("offenders", () => {
-  /** With this TTL, and the checksum made right. */
-  function withTtl(packet: Buffer, ttl: number): Buffer {
-    const copy = Buffer.from(packet);
-    copy[8] = ttl;
-    copy.writeUInt16BE(0, 10);
-    copy.writeUInt16BE(slowChecksum(copy.subarray(0, 20)), 10);
-    return copy;
-  }
-
   test("have the address, the distance, the reason and the first bytes of their first packet", async () => {
     const startedMs = Date.now();
     const server = await serve({ block: ["10.1.0.0/16"] });
@@ -197,10 +197,10 @@ describe("offenders", () => {
 });
 
 describe("malformed packets", () => {
+  const ends = { from: "10.1.2.3", to: own.four };
   const flagBits = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32 };
 
   function tcp(flags: (keyof typeof flagBits)[], change: (segment: Buffer) => void = () => {}): Buffer {
-    const ends = { from: "10.1.2.3", to: own.four };
     const segment = Buffer.alloc(24);
     segment.writeUInt16BE(40_000, 0);
     segment.writeUInt16BE(80, 2);
@@ -212,21 +212,55 @@ describe("malformed packets", () => {
     return ipPacket(ends, 6, segment);
   }
 
-  const cases: [string, Buffer][] = [
-    ["tcpNull", tcp([])],
-    ["tcpXmas", tcp(["fin", "psh", "urg"])],
-    ["tcpSynFin", tcp(["syn", "fin"])],
-    ["tcpSynRst", tcp(["syn", "rst"])],
-    ["tcpFin", tcp(["fin"])],
-    ["tcpLength", tcp(["syn"], (segment) => segment.fill(4 << 4, 12, 13))],
-    ["tcpOptions", tcp(["syn"], (segment) => segment.fill(0, 21, 22))],
-    ["tcpPort", tcp(["syn"], (segment) => segment.writeUInt16BE(0, 2))],
+  /** An IPv4 header with these words of identification and fragment, around `upper`. */
+  function fragment(word: number, upper: Buffer, protocol = 17): Buffer {
+    const packet = ipPacket(ends, protocol, upper);
+    packet.writeUInt16BE(77, 4);
+    packet.writeUInt16BE(word, 6);
+    return withTtl(packet, 64);
+  }
+
+  function damaged(packet: Buffer): Buffer {
+    packet.writeUInt8(packet.readUInt8(packet.length - 1) ^ 1, packet.length - 1);
+    return packet;
+  }
+
+  const cases: [string, Buffer[]][] = [
+    ["tcpNull", [tcp([])]],
+    ["tcpXmas", [tcp(["fin", "psh", "urg"])]],
+    ["tcpSynFin", [tcp(["syn", "fin"])]],
+    ["tcpSynRst", [tcp(["syn", "rst"])]],
+    ["tcpFin", [tcp(["fin"])]],
+    ["tcpLength", [tcp(["syn"], (segment) => segment.fill(4 << 4, 12, 13))]],
+    ["tcpOptions", [tcp(["syn"], (segment) => segment.fill(0, 21, 22))]],
+    ["tcpPort", [tcp(["syn"], (segment) => segment.writeUInt16BE(0, 2))]],
+    ["tcpChecksum", [damaged(tcp(["syn"]))]],
+    ["udpChecksum", [damaged(udpPacket(ends, 9, 9, Buffer.from("x")))]],
+    ["udpLength", [ipPacket(ends, 17, Buffer.from([0, 9, 0, 9, 0, 99, 0, 0]))]],
+    ["headerChecksum", [withTtl(udpPacket(ends, 9, 9, Buffer.from("x")), 9).fill(8, 8, 9)]],
+    ["fragmentTiny", [fragment(0x2000, Buffer.alloc(8), 6)]],
+    ["fragmentOverlap", [fragment(0x2000, Buffer.alloc(64)), fragment(0x2001, Buffer.alloc(64))]],
   ];
-  test.each(cases)("%s", async (reason, packet) => {
+  test.each(cases)("%s", async (reason, packets) => {
     const server = await serve();
-    server.inject(packet);
-    await until("it is dropped", () => server.counter(`rx.dropped.${reason}`) === 1);
+    for (const packet of packets) server.inject(packet);
+    await until("it is dropped", () => server.counter(`rx.dropped.${reason}`) > 0);
     expect(server.apo.guard.offenders()).toMatchObject([{ address: "10.1.2.3", reason, count: 1 }]);
+  });
+
+  test("land, and our own address from outside", async () => {
+    const server = await serve();
+    const us = { from: own.four, to: own.four };
+    server.inject(udpPacket(us, server.port, server.port, Buffer.from("x")));
+    await until("it is dropped", () => server.counter("rx.dropped.land") === 1);
+    expect(server.apo.guard.offenders()).toMatchObject([{ address: own.four, reason: "land" }]);
+    server.send(own.other);
+    await until("it is dropped", () => server.counter("rx.dropped.spoofed") === 1);
+    const reasons = server.apo.guard.offenders().map(({ address, reason }) => [address, reason]);
+    expect(reasons).toEqual([
+      [own.other, "spoofed"],
+      [own.four, "land"],
+    ]);
     expectAccounted(server);
   });
 });
