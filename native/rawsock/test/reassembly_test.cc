@@ -211,6 +211,9 @@ void what_is_too_long_is_dropped() {
         bench.add(fragment(six, {.offset = 65'528, .data = counting(8), .more = false}));
     CHECK(result.reason == LinkCounter::kRxDroppedFragmentTooLong && result.has_error == six);
     if (six) CHECK(result.error.value == 42);
+    // By the least that is too long.
+    CHECK(bench.drop(fragment(six, {.offset = six ? 65'528u : 65'512u, .data = counting(8)})) ==
+          LinkCounter::kRxDroppedFragmentTooLong);
     CHECK(bench.reassembler.waiting_datagrams() == 0);
     // All within the bound, until a first fragment with longer headers shows that it was not.
     Piece piece;
@@ -235,7 +238,7 @@ void what_is_too_long_is_dropped() {
     }
     const uint64_t waiting = bench.reassembler.waiting_fragments();
     CHECK(bench.drop(first) == LinkCounter::kRxDroppedFragmentTooLong);
-    CHECK(bench.count(LinkCounter::kRxDroppedFragmentTooLong) == waiting + 2 && bench.is_empty());
+    CHECK(bench.count(LinkCounter::kRxDroppedFragmentTooLong) == waiting + 3 && bench.is_empty());
   }
 }
 
@@ -333,11 +336,12 @@ void overlaps_make_the_datagram_void() {
 
 void contradictions_make_the_datagram_void() {
   const Piece first = {.data = counting(80)};
-  const Piece last = {.offset = 160, .data = counting(20), .more = false};
+  const Piece last = {.offset = 160, .data = counting(24), .more = false};
   const Piece contradicting[] = {
       {.offset = 160, .data = counting(28), .more = false},  // two ends
       {.offset = 80, .data = counting(12), .more = false},
-      {.offset = 176, .data = counting(8)},  // data behind the end
+      {.offset = 160, .data = counting(24)},  // more to come behind the end
+      {.offset = 176, .data = counting(8)},
       {.offset = 240, .data = counting(8)},
       {.offset = 80, .data = counting(80), .ecn = 3},  // congestion on what is not ECN-capable
   };
@@ -434,6 +438,17 @@ void the_number_of_datagrams_is_bounded() {
   CHECK(bench.add(fragment4(two), 21).outcome == Outcome::kWaiting);
   bench.reassembler.clear();
   CHECK(bench.is_empty() && bench.count(LinkCounter::kRxDroppedClosing) == 8);
+}
+
+void senders_are_forgotten() {
+  Bench bench;
+  for (uint32_t i = 0; i < 2000; ++i) {
+    Bytes first = fragment4({.data = counting(8)});
+    Bytes last = fragment4({.offset = 8, .data = counting(3), .more = false});
+    for (Bytes* packet : {&first, &last}) wire::store32(&(*packet)[12], 0x0a000000 + i);
+    bench.wait(first);
+    CHECK(bench.add(last).outcome == Outcome::kComplete);
+  }
 }
 
 void memory_is_bounded() {
@@ -546,6 +561,7 @@ int main() {
   too_many_fragments_make_the_datagram_void();
   time_runs_out();
   the_number_of_datagrams_is_bounded();
+  senders_are_forgotten();
   memory_is_bounded();
   a_flood_of_one_does_not_starve_another();
   every_fragment_is_counted_once();

@@ -39,7 +39,6 @@ namespace apo {
   X(kRxDroppedLand,           "rx.dropped.land")            /* from and to the same end */        \
   X(kRxDroppedSpoofed,        "rx.dropped.spoofed")         /* from an address of ours */         \
   X(kRxDroppedNotOurs,        "rx.dropped.notOurs")         /* to somebody else */                \
-  X(kRxDroppedFragment,       "rx.dropped.fragment")                                               \
   X(kRxDroppedFragmentLength, "rx.dropped.fragmentLength") /* no data, or not times 8 */           \
   X(kRxDroppedFragmentTiny,   "rx.dropped.fragmentTiny")   /* headers in two of them */            \
   X(kRxDroppedFragmentTooLong, "rx.dropped.fragmentTooLong") /* over 65,535 in all */              \
