@@ -5,6 +5,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 
 #include <cerrno>
 
@@ -19,6 +20,8 @@ using namespace apo::test;
 constexpr uint8_t kPrefix4[4] = {10, 5, 0, 0};
 constexpr uint8_t kPrefix6[16] = {0xfd, 5};
 constexpr uint8_t kKernel4[4] = {10, 0, 0, 2};
+
+constexpr uid_t kNobody = 65'534;
 
 UniqueFd make_tun(const char* name, int flags) {
   UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
@@ -188,6 +191,47 @@ void persistent_device() {
   CHECK(::ioctl(fd.get(), TUNSETPERSIST, 0) == 0);
 }
 
+// A device that root has prepared is enough for an ordinary user, who can change nothing on it.
+void prepared_for_a_user() {
+  UniqueFd fd = make_tun("user0", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR);
+  CHECK(::ioctl(fd.get(), TUNSETOWNER, kNobody) == 0);
+  CHECK(::ioctl(fd.get(), TUNSETPERSIST, 1) == 0);
+  InterfaceFacts facts;
+  CHECK(find("user0", facts) == 0);
+  NetlinkSocket netlink;
+  CHECK(netlink.open() == 0);
+  CHECK(netlink.interface_up(facts.index) == 0);
+  CHECK(netlink.add_address(facts.index, IpAddress::from_bytes(4, kKernel4), 24) == 0);
+  CHECK(netlink.add_route(facts.index, IpAddress::from_bytes(4, kPrefix4), 16) == 0);
+  const auto as_nobody = [](const LinkSettings& settings, int error, const char* step) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(3);
+      const OpenedLink opened = open_tun_link(settings);
+      ::_exit(opened.error == error && opened.step == step ? 0 : 1);
+    }
+    int status = 0;
+    CHECK(child > 0 && ::waitpid(child, &status, 0) == child && WIFEXITED(status));
+    if (WEXITSTATUS(status) == 3) std::puts("tun_device_test: no other user here: not tested");
+    CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3);
+  };
+  LinkSettings settings;
+  settings.set("device", std::string("user0"));
+  settings.set("hostAddress", std::string("10.0.0.2/24"));
+  CHECK(settings.addresses.add({{IpAddress::from_bytes(4, kOwn4), 24}, false}));
+  as_nobody(settings, EBUSY, "TUNSETIFF");
+  fd.reset();
+  as_nobody(settings, 0, "");
+  CHECK(settings.addresses.add({{IpAddress::from_bytes(4, kPrefix4), 16}, true}));
+  as_nobody(settings, 0, "");
+  settings.set("mtu", 1400.0);
+  as_nobody(settings, EPERM, "mtu");
+  settings.set("device", std::string("other0"));
+  as_nobody(settings, EPERM, "TUNSETIFF");
+  fd = make_tun("user0", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR);
+  CHECK(::ioctl(fd.get(), TUNSETPERSIST, 0) == 0);
+}
+
 void refusals() {
   NetlinkSocket netlink;
   CHECK(netlink.open() == 0);
@@ -259,6 +303,7 @@ int main() {
   deleted_by_others();
   down_for_a_while();
   persistent_device();
+  prepared_for_a_user();
   refusals();
   handed_in();
   return 0;
