@@ -27,6 +27,7 @@ const tcpPortsWord = udpPortsWord + portBitmapWords;
 const portWords = tcpPortsWord + portBitmapWords;
 const tcpProtocol = 6;
 const udpProtocol = 17;
+const icmpProtocol = 1;
 
 /** Shards of the steering hash. */
 export const shardCount = 16;
@@ -145,6 +146,16 @@ export class PacketPort {
 
   closeTcpPort(port: number): void {
     this.closePort(tcpProtocol, tcpPortsWord, port);
+  }
+
+  /** Likewise for replies to echo requests with this identifier; a link of our own address has them anyway. */
+  openEcho(identifier: number): void {
+    const errno = this.native.openPort(this.link, icmpProtocol, identifier);
+    if (errno !== 0) throw new ApoError("EIO", `the link could not open an echo identifier (errno ${errno})`);
+  }
+
+  closeEcho(identifier: number): void {
+    this.native.closePort(this.link, icmpProtocol, identifier);
   }
 
   /** Whether packets of a flow with this hash come to this worker. */

@@ -115,7 +115,8 @@ class Link {
   // not change after `start`.
   [[nodiscard]] virtual std::span<const pollfd> poll_set() { return {}; }
 
-  // From any thread, on the first queue alone: packets to this TCP or UDP port (IP protocol 6 or 17) are
+  // From any thread, on the first queue alone: packets to this TCP or UDP port (IP protocol 6 or
+  // 17), and echo replies with this identifier (1), are
   // ours from here on (a link that shares its address with the kernel takes them from it). 0, or an errno.
   [[nodiscard]] virtual int open_port(uint8_t /*protocol*/, uint16_t /*port*/) { return 0; }
   virtual void close_port(uint8_t /*protocol*/, uint16_t /*port*/) {}

@@ -67,8 +67,10 @@ int XdpPorts::guard(uint8_t protocol, uint16_t port, std::vector<UniqueFd>& sock
 }
 
 int XdpPorts::open(uint8_t protocol, uint16_t port) {
-  if (protocol != wire::ip_protocol::kTcp && protocol != wire::ip_protocol::kUdp) return EINVAL;
-  if (port == 0) return EINVAL;
+  const bool is_echo = protocol == wire::ip_protocol::kIcmp;
+  const bool is_known =
+      is_echo || protocol == wire::ip_protocol::kTcp || protocol == wire::ip_protocol::kUdp;
+  if (!is_known || (port == 0 && !is_echo)) return EINVAL;
   const std::lock_guard lock(mutex_);
   if (shut_) return ENODEV;
   Guarded& guarded = guarded_[{protocol, port}];
@@ -76,7 +78,7 @@ int XdpPorts::open(uint8_t protocol, uint16_t port) {
     ++guarded.users;
     return 0;
   }
-  int error = guard(protocol, port, guarded.sockets);
+  int error = is_echo ? 0 : guard(protocol, port, guarded.sockets);
   if (error == 0) error = program_.set_port(protocol, port, true);
   if (error != 0) {
     guarded_.erase({protocol, port});

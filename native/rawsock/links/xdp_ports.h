@@ -24,7 +24,8 @@ class XdpPorts {
   XdpPorts(XdpProgram& program, const AddressSet& addresses, int interface_index)
       : program_(program), addresses_(addresses), interface_index_(interface_index) {}
 
-  // A port may be opened several times, and is closed as often. `protocol` is 6 or 17; 0 or an errno.
+  // A port may be opened several times, and is closed as often. `protocol` is 6, 17, or 1 for
+  // an echo identifier, which needs no guard; 0 or an errno.
   [[nodiscard]] int open(uint8_t protocol, uint16_t port);
   void close(uint8_t protocol, uint16_t port);
   // Closes all of them; none can be opened any more (ENODEV).

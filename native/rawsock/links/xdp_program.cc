@@ -15,6 +15,8 @@ using bpf::Assembler;
 using Label = Assembler::Label;
 
 constexpr uint32_t kPortWords = 65'536 / 64;  // of one protocol
+constexpr uint32_t kUdpWords = kPortWords;    // where UDP's begin
+constexpr uint32_t kEchoWords = 2 * kPortWords;
 constexpr uint64_t kFragmentLifeNs = 30'000'000'000;
 
 // struct xdp_md.
@@ -60,6 +62,7 @@ class Writer {
     ipv6();
     icmp4();
     icmp6();
+    echo_reply();
     quoted_ports();
     ports();
     verdicts();
@@ -106,6 +109,7 @@ class Writer {
   void ipv6_extension_header(bool first);
   void icmp4();
   void icmp6();
+  void echo_reply();
   void quoted_ports();
   void ports();
   void verdicts();
@@ -116,6 +120,7 @@ class Writer {
   Label ipv6_ = code_.label();
   Label icmp4_ = code_.label();
   Label icmp6_ = code_.label();
+  Label echo_reply_ = code_.label();
   Label quoted_ports_ = code_.label();
   Label ports_ = code_.label();
   Label port_ = code_.label();            // r1: first word of the protocol, r3: port
@@ -245,6 +250,9 @@ void Writer::icmp4() {
   code_.bind(icmp4_);
   code_.load(BPF_DW, r1, kFrame, kIsFirstFragment);
   code_.jump_if_number(BPF_JNE, r1, 0, not_ours_);
+  need(wire::IcmpView::kHeaderBytes, pass_);
+  code_.load(BPF_B, r1, kCursor, wire::icmp_field::kType);
+  code_.jump_if_number(BPF_JEQ, r1, wire::icmp_type::kEchoReply, echo_reply_);
   need(kQuoted + static_cast<int32_t>(wire::Ipv4View::kHeaderBytes), pass_);
   code_.load(BPF_B, r1, kCursor, wire::icmp_field::kType);
   code_.jump_if_number(BPF_JEQ, r1, wire::icmp_type::kUnreachable, error);
@@ -272,6 +280,9 @@ void Writer::icmp6() {
   code_.bind(icmp6_);
   code_.load(BPF_DW, r1, kFrame, kIsFirstFragment);
   code_.jump_if_number(BPF_JNE, r1, 0, not_ours_);
+  need(wire::IcmpView::kHeaderBytes, pass_);
+  code_.load(BPF_B, r1, kCursor, wire::icmp_field::kType);
+  code_.jump_if_number(BPF_JEQ, r1, wire::icmpv6_type::kEchoReply, echo_reply_);
   need(kQuoted + static_cast<int32_t>(wire::Ipv6View::kHeaderBytes), pass_);
   code_.load(BPF_B, r1, kCursor, wire::icmp_field::kType);
   code_.jump_if_number(BPF_JLT, r1, wire::icmpv6_type::kUnreachable, pass_);
@@ -292,6 +303,14 @@ void Writer::icmp6() {
   code_.jump(quoted_ports_);
 }
 
+// The ICMP header is there.
+void Writer::echo_reply() {
+  code_.bind(echo_reply_);
+  load_network16(r3, wire::icmp_field::kIdentifier);
+  code_.alu_number(BPF_MOV, r1, kEchoWords);
+  code_.jump(port_);
+}
+
 // The source port of the quoted packet is ours, its destination port the peer's.
 void Writer::quoted_ports() {
   const Label udp = code_.label();
@@ -303,7 +322,7 @@ void Writer::quoted_ports() {
   code_.alu_number(BPF_MOV, r1, 0);
   code_.jump(port_);
   code_.bind(udp);
-  code_.alu_number(BPF_MOV, r1, kPortWords);
+  code_.alu_number(BPF_MOV, r1, kUdpWords);
   code_.jump(port_);
 }
 
@@ -317,7 +336,7 @@ void Writer::ports() {
   code_.alu_number(BPF_MOV, r1, 0);
   code_.jump(port_);
   code_.bind(udp);
-  code_.alu_number(BPF_MOV, r1, kPortWords);
+  code_.alu_number(BPF_MOV, r1, kUdpWords);
 
   code_.bind(port_);
   code_.alu(BPF_MOV, r2, r3);
@@ -389,7 +408,7 @@ int XdpProgram::make_map(const bpf::MapShape& shape, const char* name, UniqueFd&
 
 int XdpProgram::load() {
   const auto addresses = static_cast<uint32_t>(AddressSet::kMax);
-  int error = make_map({BPF_MAP_TYPE_ARRAY, 4, 8, 2 * kPortWords}, "apo_ports", ports_);
+  int error = make_map({BPF_MAP_TYPE_ARRAY, 4, 8, 3 * kPortWords}, "apo_ports", ports_);
   if (error == 0) {
     error = make_map({BPF_MAP_TYPE_HASH, 4, 1, addresses}, "apo_addresses4", addresses4_);
   }
@@ -423,9 +442,14 @@ int XdpProgram::add_address(const IpAddress& address) {
 }
 
 int XdpProgram::set_port(uint8_t protocol, uint16_t port, bool open) {
-  if (protocol != wire::ip_protocol::kTcp && protocol != wire::ip_protocol::kUdp) return EINVAL;
-  const uint32_t base = protocol == wire::ip_protocol::kTcp ? 0 : kPortWords;
-  const uint32_t index = base + port / 64;
+  uint32_t index = port / 64;
+  if (protocol == wire::ip_protocol::kUdp) {
+    index += kUdpWords;
+  } else if (protocol == wire::ip_protocol::kIcmp) {
+    index += kEchoWords;
+  } else if (protocol != wire::ip_protocol::kTcp) {
+    return EINVAL;
+  }
   uint64_t word = 0;
   if (const int error = bpf::lookup_map(ports_.get(), &index, &word); error != 0) return error;
   const uint64_t bit = uint64_t{1} << (port % 64);

@@ -6,9 +6,10 @@
 //   * to a TCP or UDP port that is open here: the packet whole, or its first fragment, and then the
 //     later fragments that follow it within 30 s (one that arrives before the first goes to the
 //     kernel);
-//   * or is an ICMP error that quotes a packet sent from such a port.
+//   * or is an ICMP error that quotes a packet sent from such a port;
+//   * or is an echo reply with an identifier that is open here.
 //
-// Anything else is the kernel's: ARP, neighbour discovery, echo, other ports, frames with a VLAN tag,
+// Anything else is the kernel's: ARP, neighbour discovery, echo requests, other ports, frames with a VLAN tag,
 // routing headers with segments left, more extension headers than eight, and what is cut off.
 #pragma once
 
@@ -33,7 +34,7 @@ class XdpProgram {
 
   // 0 or an errno, all of them.
   [[nodiscard]] int add_address(const IpAddress& address);
-  // `protocol` is 6 or 17. Callers take turns (a port's word is read, changed and written).
+  // `protocol` is 6, 17, or 1: then `port` is an echo identifier, of both IP versions. Callers take turns (a port's word is read, changed and written).
   [[nodiscard]] int set_port(uint8_t protocol, uint16_t port, bool open);
   [[nodiscard]] int set_socket(uint32_t rx_queue, int socket);
   [[nodiscard]] int clear_socket(uint32_t rx_queue);
@@ -43,7 +44,7 @@ class XdpProgram {
  private:
   [[nodiscard]] int make_map(const bpf::MapShape& shape, const char* name, UniqueFd& map);
 
-  UniqueFd ports_;       // array of 2 x 1,024 words of 64 bits: TCP's ports, then UDP's
+  UniqueFd ports_;  // array of 3 x 1,024 words of 64 bits: TCP's ports, UDP's, echo identifiers
   UniqueFd addresses4_;  // hash: 4 bytes -> 1
   UniqueFd addresses6_;  // hash: 16 bytes -> 1
   UniqueFd fragments_;   // LRU hash: FragmentKey -> when, nanoseconds

@@ -442,7 +442,7 @@ void a_port_is_held_against_the_kernel(Bench& bench) {
     (void)kernel_socket(type, 6000, &error);
     CHECK(error == 0);
   }
-  CHECK(bench.link().open_port(1, 6000) == EINVAL && bench.link().open_port(kUdp, 0) == EINVAL);
+  CHECK(bench.link().open_port(132, 6000) == EINVAL && bench.link().open_port(kUdp, 0) == EINVAL);
 }
 
 // With every frame in use packets are dropped and counted, and it goes on when they are back.

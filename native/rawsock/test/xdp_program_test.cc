@@ -22,7 +22,7 @@ using namespace apo;
 using namespace apo::test;
 
 constexpr uint8_t kTcp = 6, kUdp = 17;
-constexpr uint16_t kOpenTcp = 443, kOpenUdp = 5004, kForeign = 22;
+constexpr uint16_t kOpenTcp = 443, kOpenUdp = 5004, kForeign = 22, kOpenEcho = 777;
 constexpr uint8_t kElse4[4] = {10, 0, 0, 9};
 constexpr uint8_t kElse6[16] = {0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9};
 
@@ -79,7 +79,12 @@ class Model {
     return is_first ? first_fragment(datagram, ours) : ours;
   }
 
+  static bool echo_is_ours(const Bytes& ip, size_t at) {
+    return wire::load16(&ip[at + 4]) == kOpenEcho;
+  }
+
   static bool icmp4_is_ours(const Bytes& ip, size_t at) {
+    if (ip.size() >= at + 8 && ip[at] == 0) return echo_is_ours(ip, at);
     if (ip.size() < at + 28) return false;
     const uint8_t type = ip[at];
     if (type != 3 && type != 11 && type != 12) return false;
@@ -123,6 +128,7 @@ class Model {
   }
 
   static bool icmp6_is_ours(const Bytes& ip, size_t at) {
+    if (ip.size() >= at + 8 && ip[at] == 129) return echo_is_ours(ip, at);
     if (ip.size() < at + 48 || ip[at] < 1 || ip[at] > 4) return false;
     const size_t quoted = at + 8;
     if (ip[quoted] >> 4 != 6 || !std::equal(&ip[24], &ip[40], &ip[quoted + 8])) return false;
@@ -166,6 +172,7 @@ struct Bench {
     CHECK(program.add_address(IpAddress::from_bytes(6, kOwn6)) == 0);
     CHECK(program.set_port(kTcp, kOpenTcp, true) == 0);
     CHECK(program.set_port(kUdp, kOpenUdp, true) == 0);
+    CHECK(program.set_port(1, kOpenEcho, true) == 0);
     return true;
   }
   ~Bench() {
@@ -269,6 +276,11 @@ std::vector<Case> whole_packets() {
       {ethernet(0x0800, ipv6(kUdp, udp_ours)), false},
       {frame4(icmp(false, 8, 0, 1, Bytes(16))), false},
       {frame6(icmp(true, 128, 0, 1, Bytes(16))), false},
+      {frame4(icmp(false, 0, 0, kOpenEcho << 16 | 3, Bytes(16))), true},
+      {frame6(icmp(true, 129, 0, kOpenEcho << 16 | 3, Bytes(16))), true},
+      {frame4(icmp(false, 0, 0, kOpenTcp << 16 | 3, Bytes(16))), false},
+      {frame6(icmp(true, 129, 0, 5 << 16 | kOpenEcho, Bytes(16))), false},
+      {frame4(icmp(false, 8, 0, kOpenEcho << 16 | 3, Bytes(16))), false},
       {frame6(icmp(true, 135, 0, 0, Bytes(16))), false},
   };
 }
@@ -453,7 +465,7 @@ void ports_open_and_close(Bench& bench) {
     CHECK(bench.program.set_port(kTcp, port, false) == 0);
     CHECK(!bench.is_ours(tcp_frame));
   }
-  CHECK(bench.program.set_port(1, 1, true) == EINVAL);
+  CHECK(bench.program.set_port(132, 1, true) == EINVAL);
 }
 
 void a_queue_without_a_socket_is_the_kernels(Bench& bench) {

@@ -48,6 +48,7 @@ export class LocalPorts {
   private readonly prefixes: readonly IpPrefix[];
   private readonly listeners = new Map<number, UdpListener[]>();
   private readonly users = new Map<number, number>();
+  private readonly echoUsers = new Map<number, number>();
 
   constructor(port: PacketPort, flows: FlowTable, prefixes: readonly IpPrefix[]) {
     this.port = port;
@@ -108,6 +109,23 @@ export class LocalPorts {
     }
     this.users.delete(port);
     this.port.closeUdpPort(port);
+  }
+
+  /** Likewise an echo identifier, for the replies to it. */
+  useEcho(identifier: number): void {
+    const users = this.echoUsers.get(identifier) ?? 0;
+    if (users === 0) this.port.openEcho(identifier);
+    this.echoUsers.set(identifier, users + 1);
+  }
+
+  leaveEcho(identifier: number): void {
+    const users = this.echoUsers.get(identifier) ?? 0;
+    if (users > 1) {
+      this.echoUsers.set(identifier, users - 1);
+      return;
+    }
+    this.echoUsers.delete(identifier);
+    this.port.closeEcho(identifier);
   }
 
   /** Sets a client's local port, and uses it, or its echo identifier. False: none is free. */

@@ -301,6 +301,7 @@ class RawTransport implements Transport {
     flow.lastHeardMs = this.nowMs;
     this.flows.add(flow);
     if (flow.key.protocol === protocolNumber.udp) this.ports.use(flow.key.localPort);
+    else this.ports.useEcho(flow.key.localPort);
   }
 
   private endFlow(flow: Flow, code: CloseCode, error?: ErrorCode): void {
@@ -308,8 +309,9 @@ class RawTransport implements Transport {
     const { connection } = flow;
     if (!connection) return;
     flow.connection = undefined;
-    if (this.flows.remove(flow) && flow.key.protocol === protocolNumber.udp) {
-      this.ports.leave(flow.key.localPort);
+    if (this.flows.remove(flow)) {
+      if (flow.key.protocol === protocolNumber.udp) this.ports.leave(flow.key.localPort);
+      else this.ports.leaveEcho(flow.key.localPort);
     }
     for (let left = flow.waiting.shift(); left; left = flow.waiting.shift()) {
       this.context.counters.add("layer2.drop.send-unsent");

@@ -95,6 +95,9 @@ describeInNamespaces(
           expect((await app.ask({ do: "ask", to, bytes })).bytes, await app.show()).toBe(bytes);
         }
       }
+      for (const to of [far4, far6]) {
+        for (const bytes of [56, 1400]) expect((await app.ask({ do: "ping", to, bytes })).bytes).toBe(bytes);
+      }
       // The error that the other kernel sends about our packet is ours.
       for (const to of [`${far4}:9`, `[${far6}]:9`]) {
         await expect(app.ask({ do: "ask", to, text: "?" })).rejects.toThrow(
