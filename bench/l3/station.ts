@@ -94,7 +94,7 @@ export class Station {
 
   set(mode: WorkerMode, bytes = 0): void {
     const circulating = mode === "through" ? (this.options.circulating ?? 0) : 0;
-    this.control[controlWord.bytes] = bytes > 1500 ? superBytes : bytes;
+    if (bytes > 0) this.control[controlWord.bytes] = bytes > 1500 ? superBytes : bytes;
     this.control[controlWord.count] = circulating;
     const now = circulating > 0 ? "out" : mode;
     Atomics.store(this.control, controlWord.mode, workerModes.indexOf(now));
