@@ -46,6 +46,14 @@ class FramePool {
   };
   [[nodiscard]] SmallFrames own_small_frames() const;
 
+  // Begins to fetch a frame's bytes from `offset` on, and its count, into this processor's cache.
+  void prefetch(uint32_t ref, uint32_t offset) const {
+    if (ref < first_ || ref >= first_ + partitions_ * stride_) return;
+    __builtin_prefetch(bytes_ + static_cast<size_t>(ref) * kSmallBytes +
+                       (offset & (kSmallBytes - 1)));
+    __builtin_prefetch(words_ + meta(ref));
+  }
+
   // Frames of one partition with a count above 0. Exact only while no thread allocates or frees.
   [[nodiscard]] uint32_t frames_in_use(uint32_t partition) const;
 

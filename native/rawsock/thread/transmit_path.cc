@@ -33,12 +33,17 @@ TransmitPath::TransmitPath(PacketContext& context)
 }
 
 size_t TransmitPath::transmit_batch(AttachedWorker& worker) {
+  // The frames were written on another processor: they are fetched from its cache while this one is
+  // busy with those before.
+  std::array<RingSlot, Link::kBatch> slots;
   size_t taken = 0;
+  while (taken < slots.size() && worker.transmit.take(slots[taken])) {
+    const PacketDescriptor packet = PacketDescriptor::decode(slots[taken++]);
+    context_.pool.prefetch(packet.frame, packet.packet_offset);
+  }
   size_t prepared = 0;
-  RingSlot slot;
-  while (taken < Link::kBatch && worker.transmit.take(slot)) {
-    ++taken;
-    const PacketDescriptor packet = PacketDescriptor::decode(slot);
+  for (size_t i = 0; i < taken; ++i) {
+    const PacketDescriptor packet = PacketDescriptor::decode(slots[i]);
     const OutputPacket output =
         finish_output(packet, context_.pool.frame(packet.frame), context_.addresses);
     const Route way = output.ready ? route(output) : Route{Way::kRefused, output.drop_reason};
