@@ -10,6 +10,7 @@ import { createNetwork } from "../lib/netns.ts";
 import { checksumPart } from "./checksum.ts";
 import { deviceParts } from "./devices.ts";
 import { compilePrograms } from "./ground.ts";
+import { memPart } from "./mem-path.ts";
 import { memoryPart } from "./memory.ts";
 import { CannotRun, type Effort, type Part } from "./part.ts";
 
@@ -25,7 +26,7 @@ async function run({ quick, say }: BenchContext): Promise<Row[]> {
   const network = await createNetwork(say);
   try {
     const programs = await compilePrograms(workshop);
-    const parts: readonly Part[] = [memoryPart, checksumPart, ...deviceParts({ network, programs })];
+    const parts: readonly Part[] = [memoryPart, checksumPart, memPart, ...deviceParts({ network, programs })];
     const rows: Row[] = [];
     for (const part of parts) rows.push(...(await measured(part, effort)));
     return rows;
