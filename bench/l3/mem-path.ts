@@ -18,6 +18,8 @@ const own = "10.79.0.1";
 const peer = "10.79.0.2";
 /** Packets that circle: enough that both threads have a batch at hand, few enough that they stay in the cache. */
 const circulating = 1024;
+/** The worker has a processor of its own: it looks for some hundred microseconds before it sleeps. */
+const idleLooks = 5000;
 const settleMs = 300;
 const mark = { op: ">=", target: 3 } as const;
 

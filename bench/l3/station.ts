@@ -26,6 +26,11 @@ export interface StationOptions {
   readonly peer: string;
   /** Packets that "through" begins with; 0: somebody else sends them. */
   readonly circulating?: number;
+  /**
+   * Empty looks of the worker before it sleeps (50: a microsecond, since it shares its processor with whoever feeds the
+   * link).
+   */
+  readonly idleLooks?: number;
 }
 
 /** What a loop, a station or a meter answers. */
@@ -60,6 +65,7 @@ export class Station {
       peer: addressWord(options.peer),
       control: this.control.buffer,
       counts: this.counts.buffer,
+      idleLooks: options.idleLooks ?? 50,
     };
     this.worker = new Worker(new URL("./worker.ts", import.meta.url), {
       workerData: { bench: "l3-worker", basis },

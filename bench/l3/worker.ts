@@ -27,6 +27,8 @@ export interface WorkerBasis {
   readonly peer: number;
   readonly control: SharedArrayBuffer;
   readonly counts: SharedArrayBuffer;
+  /** Empty looks before it sleeps on its doorbell. */
+  readonly idleLooks: number;
 }
 
 /** Ports of the loop under test and of what feeds it; reference/loop.h has them too. */
@@ -37,8 +39,6 @@ export const segmentBytes = 1472;
 export const superBytes = 28 + 44 * segmentBytes;
 
 const batch = 64;
-/** Empty looks before it sleeps on its doorbell. */
-const idleLooks = 50;
 const sleepUs = 20_000;
 const packetAt = 64; // in a frame of our own
 const udp = 17;
@@ -82,7 +82,7 @@ class PathWorker {
         this.counts[countCell.packets] = this.packets;
         this.counts[countCell.bytes] = this.bytes;
         idle = 0;
-      } else if (mode !== "out" && ++idle > idleLooks) {
+      } else if (mode !== "out" && ++idle > this.basis.idleLooks) {
         this.port.sleep(sleepUs, () => false);
         idle = 0;
       }

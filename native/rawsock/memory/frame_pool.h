@@ -12,6 +12,8 @@
 #include <optional>
 #include <span>
 
+#include "memory/prefetch.h"
+
 namespace apo {
 
 class FramePool {
@@ -46,12 +48,13 @@ class FramePool {
   };
   [[nodiscard]] SmallFrames own_small_frames() const;
 
-  // Begins to fetch a frame's bytes from `offset` on, and its count, into this processor's cache.
+  // Begins to fetch what a packet to be sent is completed and freed in: its first bytes, from `offset`
+  // on, and its count.
   void prefetch(uint32_t ref, uint32_t offset) const {
     if (ref < first_ || ref >= first_ + partitions_ * stride_) return;
-    __builtin_prefetch(bytes_ + static_cast<size_t>(ref) * kSmallBytes +
+    prefetch_for_write(bytes_ + static_cast<size_t>(ref) * kSmallBytes +
                        (offset & (kSmallBytes - 1)));
-    __builtin_prefetch(words_ + meta(ref));
+    prefetch_for_write(words_ + meta(ref));
   }
 
   // Frames of one partition with a count above 0. Exact only while no thread allocates or frees.
