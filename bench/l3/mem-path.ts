@@ -34,6 +34,7 @@ export const memPart: Part = {
       own,
       peer,
       circulating,
+      idleLooks,
     });
     try {
       await station.ready();

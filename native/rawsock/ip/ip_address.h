@@ -8,11 +8,6 @@
 
 namespace apo {
 
-// Of one version, at any place. The sizes are constants: a comparison, and no call.
-[[nodiscard]] inline bool same_address(uint8_t version, const uint8_t* a, const uint8_t* b) {
-  return version == 4 ? std::memcmp(a, b, 4) == 0 : std::memcmp(a, b, 16) == 0;
-}
-
 struct IpAddress {
   uint8_t version = 4;  // 4 or 6
   std::array<uint8_t, 16> bytes{};
