@@ -6,8 +6,9 @@
  * counts targets. Plain JavaScript, no dependencies.
  */
 import { existsSync, mkdirSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
-import { compiler, findCompiler, nativeFiles } from "./lib/native-compile.js";
+import { addressSanitizer, compiler, findCompiler, nativeFiles } from "./lib/native-compile.js";
 import { cacheDir, nativeDir } from "./lib/paths.js";
 import { PlainError, runMain, say } from "./lib/say.js";
 import { capture, run } from "./lib/spawn.js";
@@ -27,22 +28,24 @@ async function main() {
   }
   const command = await findCompiler(["clang++"]);
   if (!command) throw new PlainError("fuzzing needs clang: `apt install clang libclang-rt-dev`.");
-  const tools = compiler({
-    command,
-    name: "fuzz",
-    flags: ["-fsanitize=fuzzer-no-link,address,undefined", "-fno-sanitize-recover=all"],
-  });
+  const tools = compiler({ command, name: "asan", flags: addressSanitizer(command) });
 
+  const quiet = wanted === "all";
+  const programs = [];
+  for (const [name, path] of chosen) programs.push([name, await tools.link(path, ["-fsanitize=fuzzer"])]);
   let failed = 0;
-  for (const [name, path] of chosen) {
-    if (!(await survives(tools, name, path, { seconds, quiet: wanted === "all" }))) failed++;
-  }
+  // Each target keeps one processor busy.
+  const runOne = async () => {
+    for (let next = programs.shift(); next; next = programs.shift()) {
+      if (!(await survives(...next, { seconds, quiet }))) failed++;
+    }
+  };
+  await Promise.all(Array.from({ length: quiet ? availableParallelism() : 1 }, runOne));
   console.log(`${chosen.length - failed} passed, ${failed} failed`);
   return failed ? 1 : 0;
 }
 
-async function survives(tools, name, path, { seconds, quiet }) {
-  const program = await tools.link(path, ["-fsanitize=fuzzer"]);
+async function survives(name, program, { seconds, quiet }) {
   const found = join(cacheDir, "fuzz", name);
   const seeds = join(nativeDir, "fuzz", "corpus", name);
   mkdirSync(found, { recursive: true });

@@ -1,11 +1,12 @@
 /**
  * `npm run test:asan`: native/rawsock/test/*_test.cc, each a program of its own, under AddressSanitizer and
- * UndefinedBehaviorSanitizer (`-- --thread` for ThreadSanitizer; further words pick tests by name).
+ * UndefinedBehaviorSanitizer (`-- --thread` for ThreadSanitizer; further words pick the tests that have one of them
+ * in their names).
  *
  * The last line counts the programs: `N passed, N failed`. Plain JavaScript, no dependencies.
  */
 import { basename } from "node:path";
-import { compiler, findCompiler, nativeFiles } from "./lib/native-compile.js";
+import { addressSanitizer, compiler, findCompiler, nativeFiles } from "./lib/native-compile.js";
 import { PlainError, runMain, say } from "./lib/say.js";
 import { capture } from "./lib/spawn.js";
 
@@ -17,14 +18,15 @@ async function main() {
   const words = args.filter((arg) => !arg.startsWith("--"));
   const command = await findCompiler(["clang++", "g++"]);
   if (!command) throw new PlainError("the sanitizer run needs a C++ compiler: `apt install clang` (or g++).");
-  const sanitizers = thread ? "thread" : "address,undefined";
-  const tools = compiler({
-    command,
-    name: thread ? "tsan" : "asan",
-    flags: [`-fsanitize=${sanitizers}`, "-fno-sanitize-recover=all"],
-  });
-  const tests = nativeFiles("test", "_test.cc").filter((path) => words.every((word) => path.includes(word)));
-  if (tests.length === 0) throw new PlainError(`no native test matches "${words.join(" ")}".`);
+  const tools = compiler(
+    thread
+      ? { command, name: "tsan", flags: ["-fsanitize=thread", "-fno-sanitize-recover=all"] }
+      : { command, name: "asan", flags: addressSanitizer(command) },
+  );
+  const tests = nativeFiles("test", "_test.cc").filter(
+    (path) => words.length === 0 || words.some((word) => path.includes(word)),
+  );
+  if (tests.length === 0) throw new PlainError(`no native test matches ${words.join(" or ")}.`);
 
   let failed = 0;
   for (const path of tests) if (!(await passes(tools, path))) failed++;

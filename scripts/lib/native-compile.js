@@ -35,6 +35,12 @@ function coreSources() {
   return addonFiles(/\.cc$/).filter((path) => !path.endsWith("_napi.cc") && basename(path) !== "module.cc");
 }
 
+/** Flags of the sanitizers that the tests and the fuzz targets share, so that they share objects too. */
+export function addressSanitizer(command) {
+  const coverage = command.startsWith("clang") ? "fuzzer-no-link," : "";
+  return [`-fsanitize=${coverage}address,undefined`, "-fno-sanitize-recover=all"];
+}
+
 /** A compiler with its flags; `link(mainSource)` makes a program and resolves with its path. */
 export function compiler({ command, flags, name }) {
   const folder = join(cacheDir, "native", name);
