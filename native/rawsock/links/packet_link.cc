@@ -37,8 +37,11 @@ std::optional<Offload> read_offload(const uint8_t* header, std::span<const uint8
 
 }  // namespace
 
-PacketLink::PacketLink(std::shared_ptr<PacketStation> shared, uint32_t queue)
-    : shared_(std::move(shared)), queue_(queue), sockets_(*shared_->sockets[queue]) {
+PacketLink::PacketLink(std::shared_ptr<PacketStation> shared, uint32_t queue, uint64_t ring_above)
+    : shared_(std::move(shared)),
+      queue_(queue),
+      sockets_(*shared_->sockets[queue]),
+      policy_(ring_above) {
   polled_[0] = {sockets_.plain.get(), POLLIN, 0};
   polled_[1] = {sockets_.ringed.get(), POLLIN, 0};
 }
@@ -129,6 +132,7 @@ void PacketLink::judge(size_t taken, std::span<const IncomingPacket> packets) {
 void PacketLink::turn(Way way, uint64_t now_us) {
   way_ = way;
   turned_us_ = 0;
+  if (way == Way::kRing) ++ring_turns_;
   if (way == Way::kPlain || way == Way::kRing) policy_.changed(now_us, way == Way::kRing);
 }
 
@@ -303,8 +307,9 @@ bool PacketLink::take_slot(Slot& slot, size_t length, bool whole, IncomingPacket
   return true;
 }
 
+// The kernel tells each socket once a time that the interface goes down; one queue counts it.
 void PacketLink::went_down() {
-  if (queue_ != 0 || check_us_ != kNever) return;
+  if (queue_ != 0) return;
   context_->counters.add(LinkCounter::kLinkDowns);
   check_us_ = clock_us() + kCheckUs;
 }

@@ -46,7 +46,7 @@ struct PacketStation {
 
 class PacketLink final : public Link, private StationOutput {
  public:
-  PacketLink(std::shared_ptr<PacketStation> shared, uint32_t queue);
+  PacketLink(std::shared_ptr<PacketStation> shared, uint32_t queue, uint64_t ring_above);
   ~PacketLink() override { close(); }
 
   [[nodiscard]] int start(const LinkContext& context) override;
@@ -59,6 +59,9 @@ class PacketLink final : public Link, private StationOutput {
   [[nodiscard]] bool prepare_sleep() override;
   [[nodiscard]] std::span<const pollfd> poll_set() override { return polled_; }
   void close() override;
+
+  // It has changed over to its ring, by now so many times.
+  [[nodiscard]] uint64_t ring_turns() const { return ring_turns_; }
 
  private:
   // Where this queue's frames come from; the two between wait until none is on the old way.
@@ -108,6 +111,7 @@ class PacketLink final : public Link, private StationOutput {
 
   Way way_ = Way::kPlain;
   ReceivePolicy policy_;
+  uint64_t ring_turns_ = 0;
   uint64_t turned_us_ = 0;          // since when it waits, on the way back from the ring
   bool plain_drained_ = true;       // the last look at the plain socket took all that it had
   uint64_t idle_ring_us_ = kNever;  // when to look at the load again, on the ring
@@ -126,8 +130,8 @@ class PacketLink final : public Link, private StationOutput {
   bool waited_ = false;  // for room, in the send call that is running
 };
 
-// Kind "packet". Settings: `interface`, `mac` ("", "interface" or an address), `queues`, `mtu`; the
-// addresses and routes of all links.
+// Kind "packet". Settings: `interface`, `mac` ("", "interface" or an address), `queues`, `mtu`, and
+// `ringAbove`, a load in receive_policy.h's measure; the addresses and routes of all links.
 [[nodiscard]] OpenedLink open_packet_link(const LinkSettings& settings);
 
 }  // namespace apo

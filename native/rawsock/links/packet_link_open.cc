@@ -156,9 +156,12 @@ OpenedLink open_packet_link(const LinkSettings& settings) {
   if (const int error = join_groups(*shared, settings.addresses)) {
     return OpenedLink::failed(error, "PACKET_ADD_MEMBERSHIP");
   }
+  const int64_t ring_above =
+      settings.integer("ringAbove", 1, UINT32_MAX, ReceivePolicy::kRingAbove);
   OpenedLink link;
   for (uint32_t queue = 0; queue < queues; ++queue) {
-    link.queues.push_back(std::make_shared<PacketLink>(shared, queue));
+    link.queues.push_back(
+        std::make_shared<PacketLink>(shared, queue, static_cast<uint64_t>(ring_above)));
   }
   link.addresses = settings.addresses;
   link.device = shared->device.name;

@@ -21,9 +21,11 @@ class ReceivePolicy {
   // Of load: a packet is one, and so are each 2,048 bytes. Measured on veth: above 100,000 packets a
   // second, waking for each costs the sender's CPU more than the copy does.
   static constexpr uint64_t kRingAbove = 1000;
-  static constexpr uint64_t kPlainBelow = 500;
   static constexpr uint64_t kFirstHoldUs = 250'000;
   static constexpr uint64_t kHoldMaxUs = 8'000'000;
+
+  // The load at which the ring is tried, and half of which ends it.
+  explicit ReceivePolicy(uint64_t ring_above = kRingAbove) : ring_above_(ring_above) {}
 
   // Tells of what was received (nothing counts, too). True: change over.
   bool add(uint64_t now_us, size_t packets, size_t bytes) {
@@ -50,9 +52,9 @@ class ReceivePolicy {
   bool judge(uint64_t now_us, uint64_t load) {
     if (!ring_) {
       before_ = load;
-      return load >= kRingAbove && now_us >= hold_until_us_;
+      return load >= ring_above_ && now_us >= hold_until_us_;
     }
-    if (load < kPlainBelow || (trial_ && load < before_ * 3 / 4)) {
+    if (load < ring_above_ / 2 || (trial_ && load < before_ * 3 / 4)) {
       // Less than before came through the ring: was it the ring, or has the load just ended? Either
       // way the next trial may wait.
       if (trial_) {
@@ -66,6 +68,7 @@ class ReceivePolicy {
     return false;
   }
 
+  const uint64_t ring_above_;
   bool ring_ = false;
   bool trial_ = false;  // the ring's first window
   uint64_t window_us_ = 0;
