@@ -273,6 +273,7 @@ bool FdLink::wait_for_room() {
 }
 
 LinkCounter FdLink::refusal(int error) {
+  if (is_shut()) return LinkCounter::kTxDroppedLinkEnded;  // during the call
   switch (error) {
     case EAGAIN:
     case ENOBUFS:

@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <thread>
 
 #include "link_harness.h"
 
@@ -235,6 +237,28 @@ void keeps_the_users_descriptor() {
   CHECK(::recv(pair.ours.get(), bytes.data(), bytes.size(), 0) == 100);
 }
 
+// `close` comes from another thread than everything else, in the midst of it.
+void closed_by_another_thread() {
+  for (int round = 0; round < 20; ++round) {
+    Pair pair(SOCK_SEQPACKET, 10);
+    const Bytes packet = packet_of(100);
+    std::atomic<int> turns = 0;
+    std::thread native([&] {
+      // Without an end of its own: the link's being closed ends it.
+      while (pair->send(packet) != LinkCounter::kTxDroppedLinkEnded) {
+        (void)pair->receive();
+        ++turns;
+        pair.get();
+      }
+    });
+    while (turns < round) std::this_thread::yield();
+    pair->link().close();
+    native.join();
+    CHECK(pair->receive().empty());
+    CHECK(pair->count(LinkCounter::kLinkEnded) == 0);
+  }
+}
+
 void refuses_descriptors() {
   const auto refused = [](int fd, int error, const char* step, size_t header_bytes = 0) {
     const OpenedLink opened = open_link_on(fd, header_bytes);
@@ -270,6 +294,7 @@ int main() {
   closed_peer();
   closed_peer_of_datagrams();
   keeps_the_users_descriptor();
+  closed_by_another_thread();
   refuses_descriptors();
   return 0;
 }
