@@ -50,6 +50,9 @@ class PathWorker {
   private readonly port: PacketPort;
   private readonly pool: FramePool;
   private readonly words: Int32Array;
+  private readonly halves: Uint16Array;
+  private readonly peerHigh: number;
+  private readonly peerLow: number;
   private readonly control: Int32Array;
   private readonly counts: Float64Array;
   private readonly basis: WorkerBasis;
@@ -62,6 +65,8 @@ class PathWorker {
     this.port = new PacketPort(basis.link);
     this.pool = new FramePool(basis.pool, basis.partition);
     this.words = new Int32Array(basis.pool);
+    this.halves = new Uint16Array(basis.pool);
+    [this.peerHigh = 0, this.peerLow = 0] = new Uint16Array(Int32Array.of(basis.peer).buffer);
     this.control = new Int32Array(basis.control);
     this.counts = new Float64Array(basis.counts);
     for (const port of [ownPort, peerPort]) this.port.openUdpPort(port);
@@ -94,32 +99,42 @@ class PathWorker {
   /** Reads each packet's header; sends it back from the frame that it came in, or frees it. */
   private receive(ring: RingConsumer, sendBack: boolean): number {
     const { words: descriptors } = ring;
-    const { words, pool } = this;
+    const { pool } = this;
     let taken = 0;
     for (let at = ring.take(); at >= 0; at = ring.take()) {
       const frame = frameOf(descriptors, at);
       const upper = upperOffsetOf(descriptors, at);
       const length = lengthOf(descriptors, at);
-      const header = frame * 512 + (upper >> 2);
-      const source = words[header - 2] as number;
-      const ports = words[header] as number;
       this.bytes += length;
       taken += 1;
-      const slot = sendBack && source === this.basis.peer ? this.port.toSend.reserve() : -1;
-      if (slot < 0) {
-        this.checksum = (this.checksum + source + ports) | 0;
-        pool.release(frame);
-      } else {
-        words[header - 2] = words[header - 1] as number;
-        words[header - 1] = source;
-        words[header] = (ports << 16) | (ports >>> 16);
-        this.descriptor(slot, frame, upper, length);
-      }
+      const slot = this.turn(frame * 1024 + (upper >> 1), sendBack) ? this.port.toSend.reserve() : -1;
+      if (slot < 0) pool.release(frame);
+      else this.descriptor(slot, frame, upper, length);
       if (taken === batch) break;
     }
     if (taken > 0) ring.release();
     this.packets += taken;
     return taken;
+  }
+
+  /**
+   * Reads the addresses and ports before and behind the upper layer's start (in half words: behind a link's header it
+   * need not be at a multiple of four) and exchanges them. False: not to be sent back.
+   */
+  private turn(at: number, sendBack: boolean): boolean {
+    const { halves } = this;
+    const sourceHigh = halves[at - 4] as number;
+    const sourceLow = halves[at - 3] as number;
+    const sourcePort = halves[at] as number;
+    this.checksum = (this.checksum + sourceHigh + sourceLow + sourcePort) | 0;
+    if (!sendBack || sourceHigh !== this.peerHigh || sourceLow !== this.peerLow) return false;
+    halves[at - 4] = halves[at - 2] as number;
+    halves[at - 3] = halves[at - 1] as number;
+    halves[at - 2] = sourceHigh;
+    halves[at - 1] = sourceLow;
+    halves[at] = halves[at + 1] as number;
+    halves[at + 1] = sourcePort;
+    return true;
   }
 
   /** A batch of packets with fresh headers, as far as frames and the ring have room. */
