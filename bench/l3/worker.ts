@@ -40,6 +40,9 @@ export const superBytes = 28 + 44 * segmentBytes;
 
 const batch = 64;
 const sleepUs = 20_000;
+/** What "out" keeps under way to the native thread, at most. */
+const underWayMax = 512;
+const underWayBytes = 2 ** 19;
 const packetAt = 64; // in a frame of our own
 const udp = 17;
 const gsoUdp = 1;
@@ -141,7 +144,10 @@ class PathWorker {
   private send(): number {
     const { words, control } = this;
     const length = control[controlWord.bytes] as number;
+    // A sender that is faster than its link gains nothing by more of them: they would only leave the cache.
+    const most = Math.min(underWayMax, Math.max(batch / 4, Math.floor(underWayBytes / length)));
     let made = 0;
+    if (control[controlWord.count] === 0 && this.port.toSend.size >= most) return 0;
     for (; made < batch; made += 1) {
       const left = control[controlWord.count] as number;
       const frame = this.pool.allocateFrame(length > 1984);
