@@ -6,7 +6,13 @@ import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { captureCounterNames, startCapture } from "../../src/layer3-ip/capture.ts";
+import { createWire } from "../../src/layer3-ip/links/mem.ts";
 import { hasProgram } from "../support/netns.ts";
+import { objections, readCapture } from "../support/packet-tools.ts";
+import { Station } from "./station.ts";
+
+const withoutTshark = !hasProgram("tshark");
+if (withoutTshark) console.warn("Skipped: tshark reads a capture: no tshark here");
 
 let folder: string;
 beforeEach(() => {
@@ -77,8 +83,58 @@ test("docs/capture.md lists the counters that there are", () => {
   expect(listed).toEqual([...captureCounterNames]);
 });
 
-const withoutTshark = !hasProgram("tshark");
-if (withoutTshark) console.warn("Skipped: tshark reads a capture: no tshark here");
+describe("a link's capture", () => {
+  /** A datagram to an open port and one to another, captured on both sides of a wire. */
+  function exchange(): { near: string; far: string; counters: Record<string, number> } {
+    const near = join(folder, "near.pcapng");
+    const far = join(folder, "far.pcapng");
+    const wire = createWire();
+    const a = new Station(wire, "10.0.0.1/24", 1024, near);
+    const b = new Station(wire, "10.0.0.2/24", 1024, far);
+    b.port.openUdpPort(7);
+    a.push("10.0.0.2", 1000, 7, Buffer.from("to an open port"));
+    a.push("10.0.0.2", 1000, 8, Buffer.from("to nobody"));
+    a.port.flush();
+    expect(b.receive(1)[0]?.payload.toString()).toBe("to an open port");
+    expect(a.receive(1)[0]?.payload.includes("to nobody")).toBe(true);
+    expect([a.close(), b.close()]).toEqual([0, 0]);
+    return { near, far, counters: b.link.counters() };
+  }
+
+  test("has what came and what went, and is counted", () => {
+    const { far, counters } = exchange();
+    expect(counters).toMatchObject({
+      "layer3.pcap.packets": 3,
+      "layer3.pcap.missed": 0,
+      "layer3.pcap.error": 0,
+    });
+    expect(counters["layer3.pcap.bytes"]).toBe(statSync(far).size);
+  });
+
+  test("on a path that cannot be is refused before the link is opened", () => {
+    const pcap = join(folder, "none", "a.pcapng");
+    const wire = createWire();
+    expect(() => new Station(wire, "10.0.0.1/24", 1024, pcap)).toThrow(
+      expect.objectContaining({ code: "ENOENT" }),
+    );
+    expect(wire.endpoints).toBe(0);
+  });
+
+  test.skipIf(withoutTshark)("is what tshark reads: directions, reasons, nothing malformed", async () => {
+    const { near, far } = exchange();
+    const fields = ["frame.packet_flags_direction", "udp.dstport", "frame.comment"];
+    const received = "0x00000001";
+    const sent = "0x00000002";
+    expect(await readCapture(far, fields)).toEqual([
+      [received, "7", ""],
+      [received, "8", "rx.dropped.unopened"],
+      [sent, "8", ""], // the ICMP error, which quotes the packet
+    ]);
+    expect((await readCapture(near, fields)).map(([direction]) => direction)).toEqual([sent, sent, received]);
+    for (const file of [near, far]) expect(await objections(file)).toEqual([]);
+  });
+});
+
 test.skipIf(withoutTshark)("tshark reads a capture's header and end without complaint", () => {
   const path = join(folder, "a.pcapng");
   startCapture(path).close();

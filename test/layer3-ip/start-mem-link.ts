@@ -7,14 +7,17 @@ export interface MemLinkTestOptions {
   readonly wire: unknown;
   readonly address: string | undefined;
   readonly prefixes?: readonly string[];
+  readonly pcap?: string | undefined;
   readonly pool: SharedArrayBuffer;
   readonly partition: number;
 }
 
-export function startMemLink({ wire, address, prefixes, pool, partition }: MemLinkTestOptions): RawLink {
+export function startMemLink(options: MemLinkTestOptions): RawLink {
+  const { wire, address, prefixes, pcap, pool, partition } = options;
   const own = {
     ...(address !== undefined && { address }),
     ...(prefixes && { prefixes: prefixes.join(", ") }),
+    ...(pcap !== undefined && { pcap }),
   };
   return startRawLink({ settings: checkLinkOptions("mem", { wire, ...own }), pool, partition });
 }
