@@ -41,7 +41,7 @@ export interface Reading {
 }
 
 const shards = Array.from({ length: 16 }, (_, shard) => shard);
-const poolShape = { partitions: 2, small: 8192, large: 128 };
+const poolShape = { partitions: 2, small: 8192, large: 256 };
 const workerPartition = 0;
 const nativePartition = 1;
 
