@@ -91,14 +91,18 @@ void fold_word(Assembler& code, uint32_t offset) {
   code.add(kSave, kHash);
 }
 
-// The two ports, at X and two bytes on.
-void fold_ports(Assembler& code) {
+// The two ports, at X and two bytes on. The addresses are stirred first, or ports that count up with
+// them would cancel them out.
+void fold_ports(Assembler& code, uint32_t key) {
   code.add(kIndexedHalf, 0);
   code.add(kSave, kPort);
   code.add(kIndexedHalf, 2);
   code.add(kIndexSaved, kPort);
   code.add(kXorIndex);
-  code.add(kIndexSaved, kHash);
+  code.add(kSave, kPort);
+  code.add(kLoadSaved, kHash);
+  code.add(kMultiply, key | 1);
+  code.add(kIndexSaved, kPort);
   code.add(kXorIndex);
   code.add(kSave, kHash);
 }
@@ -180,7 +184,7 @@ ClassicProgram fanout_program(uint32_t queues, uint32_t rings, uint32_t key) {
   code.jump(choose);
 
   code.place(ports);
-  fold_ports(code);
+  fold_ports(code, key);
   code.place(mix);
   code.add(kLoadSaved, kHash);
   code.add(kMultiply, key | 1);

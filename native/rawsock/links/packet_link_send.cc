@@ -1,6 +1,7 @@
 // The packet link's way out: next hop, headers, and as few system calls as there can be.
 #include <poll.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -15,6 +16,14 @@ constexpr size_t kVirtio = wire::kVirtioNetHeaderBytes;
 constexpr int kRoomMs = 2;
 
 bool is_down(int error) { return error == ENETDOWN || error == ENXIO || error == ENODEV; }
+// Empty: this is no IP packet.
+std::span<const uint8_t> destination_of(std::span<const uint8_t> packet) {
+  const bool six = !packet.empty() && packet[0] >> 4 == 6;
+  const size_t at = six ? wire::ipv6_field::kDestination : wire::ipv4_field::kDestination;
+  const size_t bytes = six ? 16 : 4;
+  if (packet.size() < at + bytes) return {};
+  return packet.subspan(at, bytes);
+}
 bool is_full(int error) { return error == EAGAIN || error == ENOBUFS || error == ENOMEM; }
 
 }  // namespace
@@ -56,12 +65,19 @@ size_t PacketLink::route(std::span<OutgoingPacket> packets) {
   const uint64_t now_us = clock_us();
   const std::lock_guard lock(shared_->mutex);
   size_t ready = 0;
+  MacAddress mac;
+  std::span<const uint8_t> known;  // the destination that `mac` is for
   for (OutgoingPacket& packet : packets) {
-    const Neighbours::Answer answer =
-        shared_->station->route(packet.bytes, packet.offload, now_us, *this);
-    packet.result = answer.result;
-    if (answer.mac == nullptr) continue;
-    if (!prepare(*answer.mac, packet.bytes, packet.offload, headers_[ready])) {
+    const std::span<const uint8_t> destination = destination_of(packet.bytes);
+    if (known.empty() || !std::ranges::equal(destination, known)) {
+      const Neighbours::Answer answer =
+          shared_->station->route(packet.bytes, packet.offload, now_us, *this);
+      packet.result = answer.result;
+      if (answer.mac == nullptr) continue;
+      mac = *answer.mac;
+      known = destination;
+    }
+    if (!prepare(mac, packet.bytes, packet.offload, headers_[ready])) {
       packet.result = LinkCounter::kTxDroppedRefused;
       continue;
     }
