@@ -34,7 +34,8 @@ class XdpProgram {
 
   // 0 or an errno, all of them.
   [[nodiscard]] int add_address(const IpAddress& address);
-  // `protocol` is 6, 17, or 1: then `port` is an echo identifier, of both IP versions. Callers take turns (a port's word is read, changed and written).
+  // `protocol` is 6, 17, or 1: then `port` is an echo identifier, of both IP versions. Callers take
+  // turns (a port's word is read, changed and written).
   [[nodiscard]] int set_port(uint8_t protocol, uint16_t port, bool open);
   [[nodiscard]] int set_socket(uint32_t rx_queue, int socket);
   [[nodiscard]] int clear_socket(uint32_t rx_queue);

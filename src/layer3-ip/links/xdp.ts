@@ -73,7 +73,8 @@ interface Told {
 function toldOf(name: string, step: string, options: LinkOptions): Told | undefined {
   const device = options.interface;
   if (name === "EMSGSIZE") {
-    const words = `its ${step} is more than the ${mtuMax} bytes that a frame holds: sudo ip link set ${device} mtu 1500`;
+    const fix = `sudo ip link set ${device} mtu 1500`;
+    const words = `its ${step} is more than the ${mtuMax} bytes that a frame holds: ${fix}`;
     return { code: "EMSGSIZE", words };
   }
   switch (`${step} ${name}`) {
@@ -90,7 +91,9 @@ function toldOf(name: string, step: string, options: LinkOptions): Told | undefi
     case "RTM_GETADDR EADDRNOTAVAIL":
       return {
         code: "EADDRNOTAVAIL",
-        words: `it has no IP address that could be shared: sudo ip addr add ADDRESS/BITS dev ${device}, or use link "packet"`,
+        words:
+          "it has no IP address that could be shared: " +
+          `sudo ip addr add ADDRESS/BITS dev ${device}, or use link "packet"`,
       };
     case "RTM_GETADDR E2BIG":
       return { code: "ENOTSUP", words: "it has more than 64 addresses" };
