@@ -57,6 +57,14 @@ export type {
   LinkRoute,
   Offender,
 } from "./layer2-transport/index.ts";
-export { createWire, openWire, type Wire, type WireOptions } from "./layer2-transport/index.ts";
+export {
+  createWire,
+  type GilbertElliott,
+  type Impairments,
+  openWire,
+  type Wire,
+  type WireMirror,
+  type WireOptions,
+} from "./layer2-transport/index.ts";
 // The words of the fan-out engine.
 export type * from "./layer3-ip/fanout-types.ts";

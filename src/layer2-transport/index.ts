@@ -14,6 +14,8 @@ export {
   type Offender,
   startGuard,
 } from "../layer3-ip/guard.ts";
+// The wire of the `mem` link.
+export type { GilbertElliott, Impairments } from "../layer3-ip/impairment-options.ts";
 // What links there are, and their options, from layer 3.
 export {
   checkOptionsBelong,
@@ -25,11 +27,11 @@ export {
   type RawLinkKind,
 } from "../layer3-ip/links/link-options.ts";
 export { checkLinkOptions, type LinkSettings } from "../layer3-ip/links/link-settings.ts";
-// The wire of the `mem` link.
 export {
   createWire,
   openWire,
   type Wire,
+  type WireMirror,
   type WireOptions,
 } from "../layer3-ip/links/mem.ts";
 export { type LinkProbe, probeLinks } from "../layer3-ip/links/probe.ts";

@@ -35,11 +35,11 @@ export class Station {
   readonly port: PacketPort;
   readonly description: LinkDescription;
 
-  constructor(wire: Wire, address: string, small = 1024, pcap?: string) {
+  constructor(wire: Wire, address: string, small = 1024, pcap?: string, prefixes?: readonly string[]) {
     const memory = createPool({ partitions: 2, small, large: 8 });
     this.address = address.split("/", 1)[0] as string;
     this.pool = new FramePool(memory, workerPartition);
-    this.link = startMemLink({ wire, address, pcap, pool: memory, partition: nativePartition });
+    this.link = startMemLink({ wire, address, prefixes, pcap, pool: memory, partition: nativePartition });
     this.description = this.link.attachWorker(0, everyShard);
     this.port = new PacketPort(this.description);
   }
