@@ -243,6 +243,31 @@ describe("file-server", () => {
   });
 });
 
+describe("lossy-wire", () => {
+  test("says what came, what the wire did, and ends by itself", async () => {
+    const { child, out, err } = await start("lossy-wire", [], false);
+    await until("it ends", () => child.exitCode !== null);
+    expect([child.exitCode, err()]).toEqual([0, ""]);
+    const [, came = "", numbers = ""] = /^lossy-wire: (\d+) came of 100: ([\d ]+)\n/.exec(out()) ?? [];
+    expect(numbers.split(" ").length).toBe(Number(came));
+    const counts = ["lost", "duplicated", "corrupted", "dropped"].map((word) =>
+      Number(new RegExp(`lossy-wire: (\\d+) ${word} `).exec(out())?.[1]),
+    );
+    const [lost = 0, duplicated = 0, , dropped = 0] = counts;
+    expect(Number(came)).toBe(100 + duplicated - lost - dropped);
+    expect(Math.min(...counts)).toBeGreaterThan(0);
+  });
+
+  test("a loss that is no probability is one readable line", async () => {
+    const { child, err } = await start("lossy-wire", ["2"], false);
+    await until("it ends", () => child.exitCode !== null);
+    expect([child.exitCode, err()]).toEqual([
+      1,
+      "lossy-wire: createWire: loss must be a number from 0 to 1, not 2\n",
+    ]);
+  });
+});
+
 describe("client", () => {
   test("talks with the echo server, and ends when its input does", async () => {
     const { port } = await start("echo");

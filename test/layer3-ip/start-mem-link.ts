@@ -6,7 +6,7 @@ import { type RawLink, startRawLink } from "../../src/layer3-ip/raw-link.ts";
 export interface MemLinkTestOptions {
   readonly wire: unknown;
   readonly address: string | undefined;
-  readonly prefixes?: readonly string[];
+  readonly prefixes?: readonly string[] | undefined;
   readonly pcap?: string | undefined;
   readonly pool: SharedArrayBuffer;
   readonly partition: number;

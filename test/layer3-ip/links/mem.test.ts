@@ -1,5 +1,5 @@
 /**
- * Bad wires, mirrors and whole prefixes, by real packets through native threads, with this thread in the worker's place:
+ * Bad wires, mirrors and whole prefixes, by real packets through native threads, with this thread as the worker:
  * a line in real time does what `impairment.ts` decides, and every packet is accounted for. The wire without threads
  * is held in native/rawsock/test/mem_wire_test.cc.
  */
@@ -21,7 +21,7 @@ import { Station, until } from "../station.ts";
 const stations: Station[] = [];
 
 function station(wire: Wire, address: string, prefixes: string[] = []): Station {
-  const made = new Station(wire, address, 1024, prefixes);
+  const made = new Station(wire, address, 1024, undefined, prefixes);
   made.port.openUdpPort(7);
   stations.push(made);
   return made;
@@ -236,7 +236,7 @@ describe("the switch", () => {
     a.port.flush();
     await until(() => a.drops("tx").noRoute === 1, "nobody has that address");
     expect([b.drops("rx"), c.drops("rx")]).toEqual([{}, {}]);
-    expect(() => new Station(wire, "10.3.0.1/24", 64, ["10.1.0.0/16"])).toThrow(
+    expect(() => new Station(wire, "10.3.0.1/24", 64, undefined, ["10.1.0.0/16"])).toThrow(
       expect.objectContaining({ code: "EADDRINUSE" }),
     );
   });
