@@ -172,6 +172,24 @@ void inbox_keeps_what_is_held_back() {
   CHECK(refused > 100 && turns > 100);
 }
 
+// However far it is, an empty inbox takes the longest packet.
+void an_empty_inbox_takes_any_packet() {
+  MemInbox inbox(MemWireOptions::kInboxBytesMin);
+  SeedMixer mixer(2);
+  RandomStream random(mixer);
+  MemInbox::Taken taken;
+  for (uint32_t i = 0; i < 3000; ++i) {
+    const size_t length = i % 3 == 0 ? 65'535 : 1 + random.below(65'535);
+    const Bytes packet(length, static_cast<uint8_t>(i));
+    CHECK(inbox.push(packet, {}, 0) != nullptr);
+    if (i % 5 == 0) CHECK(inbox.push(Bytes{static_cast<uint8_t>(i)}, {}, 0) != nullptr);
+    (void)inbox.publish();
+    CHECK(inbox.take(taken, false) && std::ranges::equal(taken.bytes, packet));
+    CHECK(inbox.take(taken, false) == (i % 5 == 0));
+    inbox.release();
+  }
+}
+
 void copper_keeps_order_and_facts() {
   Pair pair;
   const Offload super{ChecksumState::kPartial, GsoKind::kUdp, 500};
@@ -510,6 +528,7 @@ void threads_share_a_wire() {
 
 int main() {
   inbox_keeps_what_is_held_back();
+  an_empty_inbox_takes_any_packet();
   copper_keeps_order_and_facts();
   a_line_does_what_impairment_decides();
   delayed_packets_wait_and_are_never_early();
