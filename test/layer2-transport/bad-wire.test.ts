@@ -79,11 +79,11 @@ test("every datagram over a wire that does everything wrong is accounted for", a
   const wire = createWire({
     seed: 11,
     delayMs: 2,
-    jitterMs: 4,
+    jitterMs: 60,
     loss: 0.1,
     gilbertElliott: { p: 0.02, r: 0.3 },
     reorder: 0.05,
-    reorderMs: 3,
+    reorderMs: 50,
     duplicate: 0.1,
     corrupt: 0.1,
     rateBitsPerSecond: 20_000_000,
