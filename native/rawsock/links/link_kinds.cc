@@ -17,11 +17,8 @@ struct LinkKind {
 };
 
 constexpr LinkKind kLinkKinds[] = {
-    {"mem", open_mem_link},
-    {"fd", open_fd_link},
-    {"tun", open_tun_link},
-    {"xdp", open_xdp_link},
-    {"packet", open_packet_link},
+    {"mem", open_mem_link}, {"fd", open_fd_link},         {"tun", open_tun_link},
+    {"xdp", open_xdp_link}, {"packet", open_packet_link},
 };
 
 }  // namespace
