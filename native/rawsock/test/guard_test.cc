@@ -139,6 +139,21 @@ void the_source_is_its_prefix() {
   CHECK(take(all, packet6(4, 1)) && !take(all, packet6(5, 1)));
 }
 
+// Two queues of one link: a source whose flows are spread over both has one rate.
+void views_share_the_buckets() {
+  const auto guard = std::make_shared<Guard>(kKey);
+  GuardView first(guard), second(guard);
+  CHECK(guard->set_limit({1, 10, 32, 64}));
+  first.begin_batch();
+  second.begin_batch();
+  const Bytes packet = packet4(kTen);
+  int passed = 0;
+  for (int i = 0; i < 20; ++i) {
+    passed += (i % 2 == 0 ? first : second).admit(packet, kSecond) == LinkCounter::kRxPackets;
+  }
+  CHECK(passed == 10);
+}
+
 // More sources than buckets: a source that is over its rate stays refused, however many others come.
 void many_sources_free_nobody() {
   RateTable table(kKey);
@@ -265,6 +280,20 @@ void floods_are_sampled() {
   CHECK(third->last_us == now_us);
 }
 
+// A flood of many sources in one moment, before any rate is known: the share that is entered falls at
+// once, and each one entered stands for many.
+void a_sudden_flood_is_sampled_at_once() {
+  OffenderTable table(kKey);
+  for (uint32_t i = 0; i < 100'000; ++i) {
+    table.dropped(LinkCounter::kRxDroppedLand, packet4(kTen + i), kSecond);
+  }
+  std::vector<Offender> found;
+  table.read(found);
+  uint64_t sum = 0;
+  for (const Offender& one : found) sum += one.count;
+  CHECK(sum > 20'000 && sum <= 200'000);
+}
+
 // Two views at work, while one thread changes lists and limits and another reads the offenders.
 void changes_from_other_threads() {
   const auto guard = std::make_shared<Guard>(kKey);
@@ -317,11 +346,13 @@ int main() {
   rate_is_a_token_bucket_for_each_source(false);
   rate_is_a_token_bucket_for_each_source(true);
   the_source_is_its_prefix();
+  views_share_the_buckets();
   many_sources_free_nobody();
   an_old_limit_does_not_outlive_itself();
   distances();
   offenders_are_recorded();
   the_table_is_bounded_and_keeps_the_latest();
   floods_are_sampled();
+  a_sudden_flood_is_sampled_at_once();
   changes_from_other_threads();
 }

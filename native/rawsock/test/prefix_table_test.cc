@@ -237,15 +237,50 @@ void lookups_go_on_during_changes(uint8_t version) {
   CHECK(looked > 0);
 }
 
-// So many removals that nodes are used again, and no more memory than before.
-void memory_is_used_again() {
+// Nodes on the very way to the prefixes that are looked up come and go all the time, and readers are
+// more than processors: now and then one is stopped half way down, and goes on among nodes that have
+// been used again.
+void readers_may_be_stopped_anywhere(uint8_t version) {
+  PrefixTable table;
+  const auto bits = static_cast<uint8_t>(version == 4 ? 32 : 128);
+  Random random(11);
+  std::vector<IpAddress> stays;
+  for (int i = 0; i < 256; ++i) {
+    stays.push_back(draw({version, 1, 0xff, 0}, random));
+    CHECK(table.add({stays.back(), bits}, kListedAllowed) == Result::kDone);
+  }
+  std::atomic<bool> done{false};
+  std::vector<std::thread> readers;
+  for (int reader = 0; reader < 4; ++reader) {
+    readers.emplace_back([&] {
+      while (!done.load(std::memory_order_relaxed)) {
+        for (const IpAddress& address : stays) {
+          CHECK(table.find(version, address.bytes.data()) == kListedAllowed);
+        }
+      }
+    });
+  }
+  for (int round = 0; round < 1500; ++round) {
+    for (const IpAddress& address : stays) {
+      IpPrefix sibling{address, bits};
+      sibling.address.bytes[address.size() - 1] ^= static_cast<uint8_t>(1 << round % 8);
+      CHECK(table.add(sibling, kListedBlocked) == Result::kDone);
+      CHECK(table.remove(sibling, kListedBlocked) == Result::kDone);
+    }
+  }
+  done.store(true);
+  for (std::thread& reader : readers) reader.join();
+}
+
+// So many removals that nodes and leaves are used again, and no more memory than before.
+void memory_is_used_again(const Space& space) {
   PrefixTable table;
   Random random(3);
-  const Space space{6, 2, 0xff, 48};
   const auto wave = [&] {
     std::vector<IpPrefix> prefixes;
     for (int i = 0; i < 40'000; ++i) {
-      prefixes.push_back({draw(space, random), static_cast<uint8_t>(48 + random() % 81)});
+      const auto bits = static_cast<uint8_t>(space.bits_min + random() % (129 - space.bits_min));
+      prefixes.push_back({draw(space, random), bits});
       CHECK(table.add(prefixes.back(), kListedBlocked) != Result::kNoMemory);
     }
     const size_t bytes = table.memory_bytes();
@@ -272,5 +307,8 @@ int main() {
   agrees_with_a_list({6, 4, 0x11, 12}, 7, 3000);
   lookups_go_on_during_changes(4);
   lookups_go_on_during_changes(6);
-  memory_is_used_again();
+  readers_may_be_stopped_anywhere(4);
+  readers_may_be_stopped_anywhere(6);
+  memory_is_used_again({6, 2, 0xff, 48});
+  memory_is_used_again({6, 13, 0xff, 104});
 }
