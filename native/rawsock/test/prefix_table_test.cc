@@ -210,7 +210,7 @@ void lookups_go_on_during_changes(uint8_t version) {
   std::thread writer([&] {
     Random mine(8);
     std::vector<IpPrefix> added;
-    for (int round = 0; round < 30'000; ++round) {
+    for (int round = 0; round < 12'000; ++round) {
       if (added.size() < 500 || mine() % 2 == 0) {
         IpPrefix prefix{draw(space, mine), 0};
         prefix.prefix_bits =
@@ -260,7 +260,7 @@ void readers_may_be_stopped_anywhere(uint8_t version) {
       }
     });
   }
-  for (int round = 0; round < 1500; ++round) {
+  for (int round = 0; round < 500; ++round) {
     for (const IpAddress& address : stays) {
       IpPrefix sibling{address, bits};
       sibling.address.bytes[address.size() - 1] ^= static_cast<uint8_t>(1 << round % 8);
