@@ -61,9 +61,7 @@ describe("an ordinary user", () => {
     expect(fixesOf(tun)).toEqual(["sudo setcap cap_net_admin+ep /usr/bin/node"]);
     expect(fixesOf(packet)).toEqual(["sudo setcap cap_net_raw+ep /usr/bin/node"]);
     const granted = "sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep /usr/bin/node";
-    expect(new Set(fixesOf(xdp))).toEqual(
-      new Set([granted, "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)"]),
-    );
+    expect([...new Set(fixesOf(xdp))]).toEqual([granted, expect.stringContaining("LimitMEMLOCK=infinity")]);
     expect(grantAll(user)).toBe(granted);
   });
 
@@ -135,7 +133,7 @@ test("what the kernel tells of a process is read", () => {
   expect(capabilitiesOf(status, "CapEff")).toEqual(["cap_net_admin", "cap_net_raw", "cap_bpf"]);
   expect(capabilitiesOf(status, "CapBnd")).toEqual(all);
   expect(capabilitiesOf("", "CapEff")).toEqual([]);
-  expect(memlockOf("Max locked memory         8388608              8388608              bytes")).toBe(
+  expect(memlockOf("Max locked memory         65536                8388608              bytes")).toBe(
     8_388_608,
   );
   expect(memlockOf("Max locked memory         unlimited            unlimited            bytes")).toBe(

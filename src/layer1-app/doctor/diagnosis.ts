@@ -27,8 +27,8 @@ export interface LinkDiagnosis {
   readonly notes: readonly string[];
 }
 
-/** Memory of the packet rings that the kernel counts as locked, for one AF_XDP socket. */
-const xdpLockedBytes = 64 * 2 ** 20;
+/** What the kernel counts as locked for one AF_XDP socket: the small frames of its thread's share of the pool. */
+const xdpLockedBytes = 16 * 2 ** 20;
 const { EPERM, EACCES, ENOENT, EAFNOSUPPORT } = constants.errno;
 /** What an XDP link needs, so that one command grants it all. */
 const forXdp: readonly Capability[] = ["cap_net_admin", "cap_net_raw", "cap_bpf", "cap_ipc_lock"];
@@ -122,10 +122,11 @@ function xdpNeeds(facts: SystemFacts): Need[] {
 function lockedMemory(facts: SystemFacts): Need {
   const { capabilities, memlockBytes } = facts;
   const met = capabilities.includes("cap_ipc_lock") || memlockBytes >= xdpLockedBytes;
-  const what = `locked memory: ${xdpLockedBytes / 2 ** 20} MiB, or CAP_IPC_LOCK`;
+  const what = `locked memory: ${xdpLockedBytes / 2 ** 20} MiB a queue, or CAP_IPC_LOCK`;
   if (met) return { what, met };
-  const fix = "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)";
-  return { what, met, found: `${Math.floor(memlockBytes / 1024)} KiB (ulimit -l)`, fix };
+  const fix =
+    'raise the limit: "* - memlock unlimited" in /etc/security/limits.conf (systemd: LimitMEMLOCK=infinity)';
+  return { what, met, found: `${Math.floor(memlockBytes / 1024)} KiB (ulimit -H -l)`, fix };
 }
 
 function xdpNotes({ kernel }: SystemFacts): string[] {

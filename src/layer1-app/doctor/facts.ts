@@ -31,7 +31,7 @@ export interface SystemFacts {
   readonly obtainable: readonly Capability[];
   /** File capabilities have no effect (`no_new_privs`). */
   readonly noNewPrivileges: boolean;
-  /** Bytes that the process may lock in memory (`ulimit -l`); Infinity: no limit. */
+  /** Bytes that the process may lock in memory (`ulimit -H -l`); Infinity: no limit. */
   readonly memlockBytes: number;
   /** What was tried with the addon; undefined without one, and `addonError` says why. */
   readonly probe: LinkProbe | undefined;
@@ -83,8 +83,8 @@ export function capabilitiesOf(status: string, mask: "CapEff" | "CapBnd"): Capab
   return names.filter((name) => (bits >> BigInt(capabilityBits[name])) & 1n);
 }
 
-/** The soft limit of locked memory in /proc/PID/limits. */
+/** The hard limit of locked memory in /proc/PID/limits: the link raises its own as far as that. */
 export function memlockOf(limits: string): number {
-  const soft = /^Max locked memory\s+(\S+)/m.exec(limits)?.[1];
-  return soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft ?? 0);
+  const hard = /^Max locked memory\s+\S+\s+(\S+)/m.exec(limits)?.[1];
+  return hard === "unlimited" ? Number.POSITIVE_INFINITY : Number(hard ?? 0);
 }
