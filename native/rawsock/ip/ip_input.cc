@@ -202,8 +202,7 @@ bool read_quoted_flow(std::span<const uint8_t> quoted, const AddressSet& own, In
     protocol = quoted[wire::ipv6_field::kNextHeader];
     // The first piece of a datagram that we sent in pieces has the ports, too.
     constexpr size_t kFragmentHeaderBytes = 8;
-    if (protocol == wire::ip_protocol::kFragment &&
-        quoted.size() >= upper + kFragmentHeaderBytes &&
+    if (protocol == wire::ip_protocol::kFragment && quoted.size() >= upper + kFragmentHeaderBytes &&
         (wire::load16(quoted.data() + upper + 2) & 0xfff8) == 0) {
       protocol = quoted[upper];
       upper += kFragmentHeaderBytes;
