@@ -84,6 +84,7 @@ int XdpSocket::register_memory(std::span<uint8_t> memory) {
   registration.addr = reinterpret_cast<uintptr_t>(memory.data());
   registration.len = memory.size();
   registration.chunk_size = kFrameBytes;
+  registration.headroom = kHeadroomBytes;
   return set_option(fd_.get(), XDP_UMEM_REG, &registration, sizeof registration);
 }
 

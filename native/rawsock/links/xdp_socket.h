@@ -92,9 +92,11 @@ struct XdpRingSizes {
 class XdpSocket {
  public:
   static constexpr uint32_t kFrameBytes = 2048;
-  // What the kernel leaves free before a received packet (XDP_PACKET_HEADROOM).
-  static constexpr uint32_t kHeadroomBytes = 256;
-  static constexpr uint32_t kPacketBytesMax = kFrameBytes - kHeadroomBytes;
+  // What the kernel leaves free before a received packet (XDP_PACKET_HEADROOM), and what we add to
+  // it: the IP header behind 14 bytes of Ethernet begins at a multiple of 16, as workers read words.
+  static constexpr uint32_t kKernelHeadroomBytes = 256;
+  static constexpr uint32_t kHeadroomBytes = 2;
+  static constexpr uint32_t kPacketBytesMax = kFrameBytes - kKernelHeadroomBytes - kHeadroomBytes;
 
   // Each returns 0 or an errno. In this order, `register_memory` on the first socket of a memory
   // alone.

@@ -185,6 +185,7 @@ class Bench {
     for (size_t i = 0; i < count; ++i) {
       const std::span<uint8_t> frame = pool_.frame(packets[i].frame);
       CHECK(packets[i].offset + packets[i].length <= frame.size());
+      CHECK(packets[i].offset % 16 == 0);
       const uint8_t* at = frame.data() + packets[i].offset;
       received.push_back({Bytes(at, at + packets[i].length), packets[i].offload});
       CHECK(pool_.release(packets[i].frame));

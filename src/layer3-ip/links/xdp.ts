@@ -13,7 +13,7 @@ import { type LinkOptions, refuseOption } from "./link-options.ts";
 /** IFNAMSIZ, without the byte that ends the name. */
 const interfaceNameMax = 15;
 /** What a 2,048-byte frame has room for; mirrored in xdp_interface.h. */
-const mtuMax = 1778;
+const mtuMax = 1776;
 const modes = ["auto", "native", "generic"];
 
 export function settings(options: LinkOptions): NativeSettings {

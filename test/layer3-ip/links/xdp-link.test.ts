@@ -204,7 +204,7 @@ describeInNamespaces(
       await expect(openXdp(near, { address: "10.0.0.1/24" })).rejects.toThrow(/shares the addresses/);
       await far.ip("link", "set", "far0", "mtu", "9000");
       const other = (): Promise<LinkApp> => openXdp(far, { interface: "far0" });
-      await expect(other()).rejects.toThrow(/MTU 9000 is more than the 1778.*set far0 mtu 1500/);
+      await expect(other()).rejects.toThrow(/MTU 9000 is more than the 1776.*set far0 mtu 1500/);
       await far.ip("link", "set", "far0", "mtu", "1500");
       await far.ip("addr", "flush", "dev", "far0");
       await expect(other()).rejects.toThrow(/no IP address/);

@@ -15,7 +15,7 @@ describe("options", () => {
       xdpMode: "generic",
       zeroCopy: "no",
     });
-    expect(settings({ interface: "eth0", xdpMode: "native", zeroCopy: true, mtu: 1778 })).toEqual({
+    expect(settings({ interface: "eth0", xdpMode: "native", zeroCopy: true, mtu: 1776 })).toEqual({
       interface: "eth0",
       xdpMode: "native",
       zeroCopy: "yes",
@@ -31,7 +31,7 @@ describe("options", () => {
     [{ interface: "eth0", xdpMode: "fast" }, /xdpMode must be "auto", "native" or "generic"/],
     [{ interface: "eth0", zeroCopy: "yes" }, /zeroCopy must be "auto", true or false/],
     [{ interface: "eth0", zeroCopy: true, xdpMode: "generic" }, /always copies/],
-    [{ interface: "eth0", mtu: 9000 }, /mtu must be at most 1778/],
+    [{ interface: "eth0", mtu: 9000 }, /mtu must be at most 1776/],
   ])("%j is refused", (options, words) => {
     const call = () => settings(options as LinkOptions);
     expect(call).toThrow(ApoError);
@@ -44,7 +44,7 @@ describe("failures", () => {
     ["RTM_GETLINK", errno.ENODEV, "ENOENT", /there is no such interface/],
     ["hardware type", errno.EPROTOTYPE, "EINVAL", /no Ethernet interface/],
     ["interface state", errno.ENETDOWN, "ENOTSUP", /sudo ip link set eth0 up/],
-    ["MTU 9000", errno.EMSGSIZE, "EMSGSIZE", /MTU 9000 is more than the 1778 bytes.*set eth0 mtu 1500/],
+    ["MTU 9000", errno.EMSGSIZE, "EMSGSIZE", /MTU 9000 is more than the 1776 bytes.*set eth0 mtu 1500/],
     ["RTM_GETADDR", errno.EADDRNOTAVAIL, "EADDRNOTAVAIL", /no IP address/],
     ["RTM_GETADDR", errno.E2BIG, "ENOTSUP", /more than 64/],
     ["socket(AF_XDP)", errno.EPERM, "EACCES", /setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock\+ep/],
