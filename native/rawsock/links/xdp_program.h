@@ -45,10 +45,11 @@ class XdpProgram {
  private:
   [[nodiscard]] int make_map(const bpf::MapShape& shape, const char* name, UniqueFd& map);
 
-  UniqueFd ports_;  // array of 3 x 1,024 words of 64 bits: TCP's ports, UDP's, echo identifiers
+  // Array of 3 x 1,024 words of 64 bits: TCP's ports, UDP's, echo identifiers.
+  UniqueFd ports_;
   UniqueFd addresses4_;  // hash: 4 bytes -> 1
   UniqueFd addresses6_;  // hash: 16 bytes -> 1
-  UniqueFd fragments_;   // LRU hash: FragmentKey -> when, nanoseconds
+  UniqueFd fragments_;   // LRU hash: the datagram's key -> when, nanoseconds
   UniqueFd sockets_;     // XSKMAP: RX queue -> socket
   UniqueFd program_;
   std::string step_;
