@@ -13,6 +13,7 @@ const sources = {
   packet_loop: ["packet_loop.c", "loop.c"],
   xdp_loop: ["xdp_loop.c", "loop.c"],
   generator: ["generator.c", "loop.c"],
+  wake: ["wake.c"],
   meter: ["meter.c", "loop.c", "../../lib/tools/tcx_counter.c"],
 } as const;
 

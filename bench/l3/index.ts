@@ -26,7 +26,12 @@ async function run({ quick, say }: BenchContext): Promise<Row[]> {
   const network = await createNetwork(say);
   try {
     const programs = await compilePrograms(workshop);
-    const parts: readonly Part[] = [memoryPart, checksumPart, memPart, ...deviceParts({ network, programs })];
+    const parts: readonly Part[] = [
+      memoryPart(programs),
+      checksumPart,
+      memPart,
+      ...deviceParts({ network, programs }),
+    ];
     const rows: Row[] = [];
     for (const part of parts) rows.push(...(await measured(part, effort)));
     return rows;

@@ -1,14 +1,16 @@
 /**
  * The worker's side of the rings and the doorbells: a thread that touches descriptors, makes them, or is woken.
  *
- * Started by memory.ts; each message is a job, each job is answered by its figures. It uses the runtime's own ring,
- * pool and addon, and nothing above them.
+ * Started by memory.ts; each message is a job, each job is answered by its figures. As a program (`memory-worker.ts
+ * ROUND_TRIPS`) it prints those of round trips: so it can be held to one CPU. It uses the runtime's own ring, pool and
+ * addon, and nothing above them.
  */
 import { parentPort, workerData } from "node:worker_threads";
 import { frameOf, lengthOf, upperOffsetOf, writeOutgoing } from "../../src/layer3-ip/descriptor.ts";
 import { loadNative } from "../../src/layer3-ip/native.ts";
 import { createPool, FramePool } from "../../src/layer3-ip/pool.ts";
 import { createRing, RingConsumer, RingProducer } from "../../src/layer3-ip/ring.ts";
+import { percentile } from "../lib/stats.ts";
 
 /** One measurement. */
 export interface MemoryJob {
@@ -119,4 +121,9 @@ function roundTrip(bells: Uint32Array): number {
 
 if (workerData === "l3-memory") {
   parentPort?.on("message", (job: MemoryJob) => parentPort?.postMessage(measure(job)));
+}
+if (process.argv[1] === import.meta.filename) {
+  const { roundTripsUs } = measure({ kind: "wake", count: Number(process.argv[2]) });
+  const [p50, p99] = [percentile(roundTripsUs, 0.5), percentile(roundTripsUs, 0.99)];
+  process.stdout.write(`${JSON.stringify({ p50, p99 })}\n`);
 }

@@ -22,6 +22,10 @@ constexpr size_t kNext = 1;
 constexpr size_t kHolders = 2;
 constexpr size_t kBytes = 3;
 
+// Frames taken before the list of returned ones is looked at again: its line is the other threads'.
+constexpr uint32_t kSmallPops = 64;
+constexpr uint32_t kLargePops = 4;
+
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 }  // namespace
@@ -67,15 +71,34 @@ FramePool::Place FramePool::place_of(uint32_t ref) const {
   return {true, true, partition};
 }
 
+// Puts what others have returned before the partition's own free frames: it is in a cache still, and
+// those may not have been touched for long. The chain's shape is nobody's to believe.
+void FramePool::take_returned(bool large) {
+  auto returned = word(control(own_) + (large ? kLargeReturned : kSmallReturned));
+  if (returned.load(kRelaxed) == 0) return;
+  const uint32_t first = returned.exchange(0, std::memory_order_acquire);
+  uint32_t last = 0;
+  uint64_t left = large ? large_ : small_;
+  for (uint32_t ref = first; ref != 0 && left > 0; --left) {
+    const Place place = place_of(ref);
+    if (!place.valid || place.large != large || place.partition != own_) break;
+    last = ref;
+    ref = word(meta(ref) + kNext).load(kRelaxed);
+  }
+  if (last == 0) return;
+  auto head = word(control(own_) + (large ? kLargeHead : kSmallHead));
+  word(meta(last) + kNext).store(head.load(kRelaxed), kRelaxed);
+  head.store(first, kRelaxed);
+}
+
 uint32_t FramePool::pop_free(bool large) {
   const size_t list = control(own_) + (large ? kLargeHead : kSmallHead);
-  uint32_t ref = word(list).load(kRelaxed);
-  if (ref == 0) {
-    const size_t returned = control(own_) + (large ? kLargeReturned : kSmallReturned);
-    if (word(returned).load(kRelaxed) != 0) {
-      ref = word(returned).exchange(0, std::memory_order_acquire);
-    }
+  uint32_t& pops = pops_[large ? 1 : 0];
+  if (word(list).load(kRelaxed) == 0 || ++pops >= (large ? kLargePops : kSmallPops)) {
+    pops = 0;
+    take_returned(large);
   }
+  const uint32_t ref = word(list).load(kRelaxed);
   if (ref == 0) return 0;
   const Place place = place_of(ref);
   if (!place.valid || place.large != large || place.partition != own_) {

@@ -81,6 +81,7 @@ class FramePool {
   [[nodiscard]] Place place_of(uint32_t ref) const;
   void free_frame(uint32_t ref, const Place& place);
   [[nodiscard]] uint32_t pop_free(bool large);
+  void take_returned(bool large);
 
   uint32_t* words_ = nullptr;
   uint8_t* bytes_ = nullptr;
@@ -92,6 +93,7 @@ class FramePool {
   size_t meta_start_ = 0;
   size_t control_start_ = 0;
   uint32_t own_ = 0;
+  uint32_t pops_[2] = {};  // of small and large frames since others' returns were looked at
 };
 
 }  // namespace apo

@@ -118,6 +118,36 @@ void pool_gives_every_frame_once() {
   }
 }
 
+// What another thread has given back is used again before frames that have rested: it is in a cache.
+void returned_frames_are_used_soon() {
+  auto words = pool_memory(2, 256, 32);
+  FramePool owner = *FramePool::attach(words, 0);
+  FramePool other = *FramePool::attach(words, 1);
+  for (const bool large : {false, true}) {
+    const uint32_t most = large ? 32 : 256;
+    std::vector<uint32_t> refs;
+    while (const uint32_t ref = owner.allocate(large)) refs.push_back(ref);
+    CHECK(refs.size() == most);
+    for (const uint32_t ref : refs) CHECK(owner.release(ref));
+    const uint32_t hot = owner.allocate(large);
+    CHECK(other.release(hot));
+    uint32_t taken = 0;
+    std::vector<uint32_t> held;
+    while (held.empty() || held.back() != hot) {
+      const uint32_t ref = owner.allocate(large);
+      CHECK(ref != 0 && ++taken <= most / 2);
+      held.push_back(ref);
+    }
+    for (const uint32_t ref : held) CHECK(owner.release(ref));
+    // And none is lost or given twice by it.
+    refs.clear();
+    while (const uint32_t ref = owner.allocate(large)) refs.push_back(ref);
+    CHECK(refs.size() == most);
+    for (const uint32_t ref : refs) CHECK(other.release(ref));
+  }
+  CHECK(owner.frames_in_use(0) == 0);
+}
+
 void lying_pools_do_no_harm() {
   auto words = pool_memory(2, 32, 4);
   CHECK(!FramePool::attach(words, 2));
@@ -132,6 +162,18 @@ void lying_pools_do_no_harm() {
   for (const uint32_t ref : {0u, 1u, 0xffffffffu, words[4] + 33, words[4] - 1}) {
     CHECK(!pool.release(ref) && pool.frame(ref).empty());
   }
+  // Lists of returned frames that lead outside, or to themselves.
+  for (const bool cycle : {false, true}) {
+    auto bad = pool_memory(2, 32, 4);
+    FramePool owner = *FramePool::attach(bad, 0);
+    FramePool other = *FramePool::attach(bad, 1);
+    const uint32_t returned = owner.allocate(false);
+    CHECK(other.release(returned));
+    bad[bad[5] + 4 * size_t{returned} + 1] = cycle ? returned : 0xffffff;
+    int taken = 0;
+    while (owner.allocate(false) != 0) CHECK(++taken <= 32);
+    CHECK(taken >= 31);
+  }
   const uint32_t ref = pool.allocate(false);
   CHECK(pool.release(ref));
   words[words[6]] = 0xffffff;                   // the head of the free list
@@ -145,6 +187,7 @@ int main() {
   ring_keeps_order_across_threads();
   lying_indices_do_no_harm();
   pool_gives_every_frame_once();
+  returned_frames_are_used_soon();
   frames_come_back_from_another_thread();
   lying_pools_do_no_harm();
   return 0;
