@@ -21,7 +21,7 @@ export const bench: Bench = {
 };
 
 async function run({ quick, say }: BenchContext): Promise<Row[]> {
-  const effort: Effort = { rounds: quick ? 1 : 5, windowMs: quick ? 400 : 1000, say };
+  const effort: Effort = { rounds: quick ? 1 : 5, windowMs: quick ? 400 : 600, say };
   const workshop = await openWorkshop();
   const network = await createNetwork(say);
   try {
