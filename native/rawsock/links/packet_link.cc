@@ -230,16 +230,23 @@ bool PacketLink::take_frame(const RingFrame& frame, IncomingPacket& packet) {
 
 void PacketLink::arm(Slot& slot) {
   constexpr size_t kSmall = LinkContext::kSmallPacketBytes;
-  slot.frame = context_->pool.allocate(false);
+  slot.frame = large_expected_ ? context_->pool.allocate(true) : 0;
+  slot.large = slot.frame != 0;
+  if (!slot.large) slot.frame = context_->pool.allocate(false);
   const size_t index = static_cast<size_t>(&slot - slots_.data());
   uint8_t* overflow = overflow_.get() + index * kOverflowBytes;
   slot.pieces[0] = {slot.headers.data(), kHeaderBytes};
-  // Without a frame it is read nowhere and will be counted.
-  slot.pieces[1] = {slot.frame == 0
-                        ? overflow
-                        : context_->pool.own_frame(slot.frame) + LinkContext::kHeadroomBytes,
-                    kSmall};
-  slot.pieces[2] = {overflow + kSmall, kOverflowBytes - kSmall};
+  if (slot.large) {
+    slot.pieces[1] = {context_->pool.own_frame(slot.frame), FramePool::kLargeBytes};
+    slot.pieces[2] = {overflow, 0};
+  } else {
+    // Without a frame it is read nowhere and will be counted.
+    slot.pieces[1] = {slot.frame == 0
+                          ? overflow
+                          : context_->pool.own_frame(slot.frame) + LinkContext::kHeadroomBytes,
+                      kSmall};
+    slot.pieces[2] = {overflow + kSmall, kOverflowBytes - kSmall};
+  }
   mmsghdr& message = received_[index];
   message = {};
   message.msg_hdr.msg_iov = slot.pieces.data();
@@ -247,7 +254,8 @@ void PacketLink::arm(Slot& slot) {
 }
 
 size_t PacketLink::receive_plain(std::span<IncomingPacket> packets) {
-  const size_t wanted = std::min(packets.size(), expected_);
+  const size_t most = large_expected_ ? kLargeBatch : packets.size();
+  const size_t wanted = std::min(most, expected_);
   for (size_t i = 0; i < wanted; ++i) arm(slots_[i]);
   const int result = ::recvmmsg(sockets_.plain.get(), received_.data(),
                                 static_cast<unsigned>(wanted), MSG_DONTWAIT, nullptr);
@@ -255,12 +263,15 @@ size_t PacketLink::receive_plain(std::span<IncomingPacket> packets) {
   const size_t got = result < 0 ? 0 : static_cast<size_t>(result);
   expected_ = got == wanted ? std::min(kBatch, 2 * expected_) : std::max<size_t>(4, got);
   size_t taken = 0;
+  size_t bytes = 0;
   for (size_t i = 0; i < wanted; ++i) {
     Slot& slot = slots_[i];
+    if (i < got) bytes += received_[i].msg_len;
     const bool whole = i < got && (received_[i].msg_hdr.msg_flags & MSG_TRUNC) == 0;
     if (i < got && take_slot(slot, received_[i].msg_len, whole, packets[taken])) ++taken;
     if (slot.frame != 0) context_->pool.release(slot.frame);
   }
+  if (got > 0) large_expected_ = bytes > got * kLargeMeanBytes;
   plain_drained_ = got < wanted;
   return taken;
 }
@@ -274,12 +285,12 @@ bool PacketLink::take_slot(Slot& slot, size_t length, bool whole, IncomingPacket
     return false;
   }
   const size_t bytes = length - kHeaderBytes;
-  // One piece again: the frame's room is followed by nothing of ours, so a longer one is put
-  // together in a large frame.
+  // One piece again: the room of a small frame is followed by nothing of ours, so a longer one is put
+  // together in a large frame; and a short one does not keep a large frame.
   uint32_t frame = slot.frame;
-  uint32_t offset = LinkContext::kHeadroomBytes;
+  uint32_t offset = slot.large ? 0 : LinkContext::kHeadroomBytes;
   const auto* start = static_cast<const uint8_t*>(slot.pieces[1].iov_base);
-  if (frame == 0 || bytes > kSmall) {
+  if (frame == 0 || (bytes > kSmall) != slot.large) {
     const IncomingFrame room = context_->take_frame(bytes);
     if (room.frame == 0) return false;
     std::memcpy(room.bytes, start, std::min(bytes, kSmall));

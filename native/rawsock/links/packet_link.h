@@ -68,9 +68,14 @@ class PacketLink final : public Link, private StationOutput {
   enum class Way : uint8_t { kPlain, kToRing, kRing, kToPlain };
 
   static constexpr size_t kHeaderBytes = wire::kVirtioNetHeaderBytes + EthernetView::kHeaderBytes;
+  // Packets that are longer than this on average are read into large frames at once: to put them together
+  // afterwards costs more than the room that a short one among them wastes.
+  static constexpr size_t kLargeMeanBytes = ReceivePolicy::kLongBytes;
+  static constexpr size_t kLargeBatch = 8;
   // A frame that a plain socket has, read past its headers straight into a pool frame.
   struct Slot {
     uint32_t frame = 0;
+    bool large = false;
     std::array<uint8_t, kHeaderBytes> headers;
     std::array<iovec, 3> pieces;
   };
@@ -122,6 +127,7 @@ class PacketLink final : public Link, private StationOutput {
   std::vector<mmsghdr> received_;
   std::unique_ptr<uint8_t[]> overflow_;  // what of a super-packet a small frame has no room for
   size_t expected_ = 4;                  // frames of the next batch, likely
+  bool large_expected_ = false;          // and that they are long
 
   std::array<std::array<uint8_t, kHeaderBytes>, kBatch> headers_;
   std::array<std::array<iovec, 2>, kBatch> pieces_;
