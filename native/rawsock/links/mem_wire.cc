@@ -73,7 +73,7 @@ void MemEndpoint::send(std::span<OutgoingPacket> packets) {
   for (OutgoingPacket& packet : packets) {
     const std::span<const uint8_t> address = mem_destination(packet.bytes);
     MemPlug* found = to;
-    if (last.size() != address.size() ||
+    if (address.empty() || last.size() != address.size() ||
         !same_address(address.size() == 4 ? 4 : 6, address.data(), last.data())) {
       found = address.empty() ? nullptr : table->find(address.size() == 4 ? 4 : 6, address.data());
     }
