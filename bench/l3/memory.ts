@@ -71,6 +71,7 @@ async function wakeRows({ wake }: Programs, rounds: number): Promise<Row[]> {
   const inC: Command = [wake];
   const all: { name: string; command: Command; p50: number[] }[] = [
     { name: "in C", command: [...inC, String(roundTrips), String(pauseUs)], p50: [] },
+    { name: "in C, on two CPUs", command: [...inC, String(roundTrips), String(pauseUs), "apart"], p50: [] },
     { name: "on one CPU", command: ["taskset", "-c", "0", ...ours, String(roundTrips)], p50: [] },
     {
       name: "in C, on one CPU",

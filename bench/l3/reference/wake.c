@@ -1,13 +1,17 @@
 // Two threads that wake each other by futex, each asleep before: what a wake-up round trip costs on this
 // machine without anything of ours. Prints the round trips' percentiles in microseconds as JSON.
 //
-//   wake ROUND_TRIPS PAUSE_US
+//   wake ROUND_TRIPS PAUSE_US [apart]
+//
+// "apart" holds the two to different CPUs; else they are where the scheduler puts them.
 #define _GNU_SOURCE
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,18 +44,29 @@ static void* answer(void* unused) {
   return unused;
 }
 
+static void hold_to(pthread_t thread, int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  pthread_setaffinity_np(thread, sizeof(set), &set);
+}
+
 static int compare(const void* a, const void* b) {
   const double difference = *(const double*)a - *(const double*)b;
   return difference < 0 ? -1 : difference > 0;
 }
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc < 3) return 2;
   count = (uint32_t)atoi(argv[1]);
   const double pause_us = atof(argv[2]);
   double* trips = calloc(count, sizeof(double));
   pthread_t thread;
   if (trips == NULL || pthread_create(&thread, NULL, answer, NULL) != 0) return 1;
+  if (argc == 4 && strcmp(argv[3], "apart") == 0) {
+    hold_to(pthread_self(), 0);
+    hold_to(thread, 1);
+  }
   for (uint32_t i = 0; i < count; i++) {
     for (const double until = now_us() + pause_us; now_us() < until;) {
     }
