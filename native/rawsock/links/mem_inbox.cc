@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#include "util/monotonic.h"
+#include "util/clock.h"
 
 namespace apo {
 namespace {
@@ -62,7 +62,7 @@ bool MemInbox::take(Taken& taken, bool all) {
     }
     reading_ += kHeaderBytes + align_up(record.length);
     if (record.due_us > 0 && !all) {
-      if (now_us_ == 0) now_us_ = monotonic_us();
+      if (now_us_ == 0) now_us_ = clock_us();
       if (record.due_us > now_us_) {
         hold(position, record.due_us);
         continue;
@@ -76,7 +76,7 @@ bool MemInbox::take(Taken& taken, bool all) {
 }
 
 bool MemInbox::take_held(Taken& taken, bool all) {
-  if (now_us_ == 0) now_us_ = monotonic_us();
+  if (now_us_ == 0) now_us_ = clock_us();
   const Held next = held_.front();
   if (next.due_us > now_us_ && !all) return false;
   std::ranges::pop_heap(held_, std::less<>());
@@ -122,7 +122,7 @@ void MemInbox::release() {
 }
 
 bool MemInbox::prepare_sleep() {
-  if (!held_.empty() && held_.front().due_us <= monotonic_us()) return false;
+  if (!held_.empty() && held_.front().due_us <= clock_us()) return false;
   sleeping_.store(1, std::memory_order_seq_cst);
   if (head_.load(std::memory_order_seq_cst) == reading_) return true;
   finish_sleep();

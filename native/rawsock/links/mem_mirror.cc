@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "util/monotonic.h"
+#include "util/clock.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 #include "wire/udp.h"
@@ -18,7 +18,7 @@ void MemMirror::deliver(const MemSender& sender, const MemTable& table,
     const std::lock_guard lock(producers_);
     const bool over_line = lines_.active() && sender.number != MemSender::kOutside;
     Impairment* line = over_line ? &lines_.from(sender.number) : nullptr;
-    const uint64_t now_us = line != nullptr ? monotonic_us() : 0;
+    const uint64_t now_us = line != nullptr ? clock_us() : 0;
     for (OutgoingPacket* packet : packets) {
       packet->result = !plugged_             ? LinkCounter::kTxDroppedNoRoute
                        : is_too_big(*packet) ? LinkCounter::kTxDroppedTooBig

@@ -8,7 +8,7 @@
 
 #include "ip/segmentation.h"
 #include "links/mem_mirror.h"
-#include "util/monotonic.h"
+#include "util/clock.h"
 
 namespace apo {
 namespace {
@@ -98,7 +98,7 @@ void MemEndpoint::deliver(const MemSender& sender, const MemTable& /*table*/,
   }
   const bool over_line = lines_.active() && sender.number != MemSender::kOutside;
   Impairment* line = over_line ? &lines_.from(sender.number) : nullptr;
-  const uint64_t now_us = line != nullptr ? monotonic_us() : 0;
+  const uint64_t now_us = line != nullptr ? clock_us() : 0;
   for (OutgoingPacket* packet : packets) {
     const Arrival arrival{packet->bytes, packet->offload};
     packet->result = is_too_big(*packet) ? LinkCounter::kTxDroppedTooBig
@@ -114,7 +114,7 @@ bool MemEndpoint::reflect(const MemSender& sender, uint32_t mirror,
   if (!plugged_) return false;
   const bool over_line = lines_.active() && sender.number != MemSender::kOutside;
   Impairment* line = over_line ? &lines_.from(mirror) : nullptr;
-  const uint64_t now_us = line != nullptr ? monotonic_us() : 0;
+  const uint64_t now_us = line != nullptr ? clock_us() : 0;
   for (const MemReflection& reflection : packets) {
     OutgoingPacket& packet = *reflection.packet;
     const Arrival arrival{packet.bytes, packet.offload, reflection.corrupt_bit, true};

@@ -35,7 +35,7 @@ constexpr useconds_t kFlushPauseUs = 100;
 
 constexpr size_t kHeaderBytes = EthernetView::kHeaderBytes;
 
-uint64_t monotonic_us() {
+uint64_t clock_us() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
@@ -231,12 +231,12 @@ size_t XdpLink::receive_from(Queue& queue, std::span<IncomingPacket> packets) {
   fill_up(queue);
   queue.socket.wake_receive();
   if (partial > 0) count(LinkCounter::kRxPartialChecksums, partial);
-  if (count_us_ == kNever) count_us_ = monotonic_us() + kCountUs;
+  if (count_us_ == kNever) count_us_ = clock_us() + kCountUs;
   return received;
 }
 
 void XdpLink::send(std::span<OutgoingPacket> packets) {
-  const uint64_t now_us = monotonic_us();
+  const uint64_t now_us = clock_us();
   for (OutgoingPacket& packet : packets) packet.result = send_one(packet.bytes, now_us);
   kick(now_us);
   const XdpNeighbours::Tally tally = neighbours_.take_tally();
@@ -379,7 +379,7 @@ bool XdpLink::prepare_sleep() {
 
 void XdpLink::finish_sleep() {
   if (shut_down_) return;
-  const uint64_t now_us = monotonic_us();
+  const uint64_t now_us = clock_us();
   follow_us_ = now_us;
   tick(now_us);
 }

@@ -38,6 +38,9 @@ inline FutexResult futex_wait(uint32_t* word, uint32_t expected, int64_t timeout
   return errno == ETIMEDOUT ? FutexResult::kTimedOut : FutexResult::kChanged;
 }
 
+// The same, but while such sleeps are short it looks at the word for a while first (SpinPolicy).
+FutexResult futex_wait_patiently(uint32_t* word, uint32_t expected, int64_t timeout_us);
+
 // Returns how many were woken.
 inline int futex_wake(uint32_t* word, int count) {
   const long woken = syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
@@ -75,7 +78,7 @@ class Doorbell {
   [[nodiscard]] int event_fd() const { return event_fd_; }
   // Sleeps unless the bell has rung since `read` returned `seen`.
   FutexResult wait(uint32_t seen, int64_t timeout_us) const {
-    return futex_wait(word_, seen, timeout_us);
+    return futex_wait_patiently(word_, seen, timeout_us);
   }
 
  private:

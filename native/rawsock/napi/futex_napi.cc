@@ -21,7 +21,8 @@ Napi::Value futex_wait_call(const Napi::CallbackInfo& info) {
   if (index >= words.size() || !(timeout_us >= 0 && timeout_us <= kTimeoutMaxUs)) {
     return args.fail("futexWait: the index is outside the array, or the timeout outside 0 to 10 s");
   }
-  const FutexResult result = futex_wait(&words[index], expected, static_cast<int64_t>(timeout_us));
+  const FutexResult result =
+      futex_wait_patiently(&words[index], expected, static_cast<int64_t>(timeout_us));
   return Napi::Number::New(info.Env(), static_cast<int>(result));
 }
 

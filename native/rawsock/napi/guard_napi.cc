@@ -28,7 +28,7 @@ static_assert(static_cast<int>(PrefixTable::Result::kNoMemory) == 3);
 // Prefixes handed over at once; JavaScript takes a breath between two calls.
 constexpr size_t kPrefixesMax = 65'536;
 
-double monotonic_us() {
+double clock_us() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) / 1e3;
@@ -138,7 +138,7 @@ class GuardWrap : public Napi::ObjectWrap<GuardWrap> {
   Napi::Value offenders(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     const std::vector<Offender> found = guard_->offenders();
-    const double now_us = monotonic_us();
+    const double now_us = clock_us();
     const auto ago_ms = [now_us](uint64_t at_us) {
       return std::max(0.0, now_us - static_cast<double>(at_us)) / 1e3;
     };

@@ -12,7 +12,7 @@
 #include "links/mem_mirror.h"
 #include "packet_builder.h"
 #include "shared_memory.h"
-#include "util/monotonic.h"
+#include "util/clock.h"
 
 namespace {
 
@@ -129,7 +129,7 @@ void inbox_keeps_what_is_held_back() {
     CHECK(taken.bytes.size() == sent.length);
     CHECK(std::ranges::all_of(taken.bytes, [&](uint8_t byte) { return byte == sent.mark; }));
   };
-  const uint64_t far = monotonic_us() + kHour;
+  const uint64_t far = clock_us() + kHour;
   MemInbox::Taken taken;
   size_t refused = 0;
   size_t turns = 0;
@@ -255,19 +255,19 @@ void delayed_packets_wait_and_are_never_early() {
   ImpairmentSettings bad;
   bad.delay_us = 3000;
   Pair pair(bad);
-  const uint64_t sent_us = monotonic_us();
+  const uint64_t sent_us = clock_us();
   for (uint8_t i = 0; i < 100; ++i) {
     CHECK(pair.a.send(datagram(kOwn4, kPeer4, {i})) == LinkCounter::kTxPackets);
   }
   CHECK(pair.b.endpoint->deadline_us() == Link::kNever);  // it has not looked yet
   const auto got = pair.b.wait_for(100);
-  CHECK(monotonic_us() >= sent_us + 3000);
+  CHECK(clock_us() >= sent_us + 3000);
   for (uint8_t i = 0; i < 100; ++i) CHECK(got[i].back() == i);
 
   // Not due for a minute: it sleeps until then, and a packet that is injected passes all the others.
   bad.delay_us = 60'000'000;
   pair.wire->impair(bad);
-  const uint64_t before_us = monotonic_us();
+  const uint64_t before_us = clock_us();
   CHECK(pair.a.send(datagram(kOwn4, kPeer4, {1})) == LinkCounter::kTxPackets);
   CHECK(pair.a.send(datagram(kOwn4, kPeer4, {2})) == LinkCounter::kTxPackets);
   CHECK(pair.b.take().empty());
@@ -466,7 +466,7 @@ void a_mirror_has_a_line_there_and_one_back() {
   IpAddress taken;
   const uint8_t at4[4] = {10, 0, 0, 9};
   CHECK(pair.wire->add_mirror(addresses_of(at4), &taken) != 0);
-  const uint64_t sent_us = monotonic_us();
+  const uint64_t sent_us = clock_us();
   constexpr uint64_t kCount = 300;
   for (uint64_t i = 0; i < kCount; ++i) {
     CHECK(pair.a.send(datagram(kOwn4, at4, {1})) == LinkCounter::kTxPackets);
@@ -476,7 +476,7 @@ void a_mirror_has_a_line_there_and_one_back() {
   // 36 % of those that went, and of the copies.
   CHECK(lost > 80 && lost < 180 && copies > 60 && copies < 150);
   CHECK(pair.a.wait_for(kCount + copies - lost).size() == kCount + copies - lost);
-  CHECK(monotonic_us() >= sent_us + 3000);
+  CHECK(clock_us() >= sent_us + 3000);
   CHECK(pair.a.counter(LinkCounter::kWireCorrupted) > 40);
 }
 

@@ -10,6 +10,8 @@
 
 #include "ip/ip_output.h"
 
+#include "util/relax.h"
+
 namespace apo {
 namespace {
 
@@ -20,14 +22,6 @@ constexpr int kIdlePolls = 100;
 
 // The longest sleep before a timer: an hour, so that no sum overflows.
 constexpr uint64_t kSleepMaxUs = 3'600'000'000;
-
-void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 
@@ -87,7 +81,7 @@ void NativeThread::run() {
   prctl(PR_SET_TIMERSLACK, 1000);
   int idle_polls = 0;
   while (!stopping_.load(std::memory_order_relaxed)) {
-    context_.now_us = monotonic_us();
+    context_.now_us = clock_us();
     if (command_pending_.load(std::memory_order_acquire)) run_command();
     size_t work = receive_.receive_batch();
     if (context_.now_us >= context_.link->deadline_us()) context_.link->tick(context_.now_us);
@@ -133,7 +127,7 @@ void NativeThread::wait(uint32_t seen) {
   int64_t timeout_us = -1;
   const uint64_t deadline_us = std::min(context_.link->deadline_us(), receive_.deadline_us());
   if (deadline_us != Link::kNever) {
-    const uint64_t now_us = monotonic_us();
+    const uint64_t now_us = clock_us();
     if (deadline_us <= now_us) return;
     timeout_us = static_cast<int64_t>(std::min<uint64_t>(deadline_us - now_us, kSleepMaxUs));
   }

@@ -2,8 +2,6 @@
 // only that thread touches it.
 #pragma once
 
-#include <time.h>
-
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -16,14 +14,9 @@
 #include "links/link.h"
 #include "memory/frame_pool.h"
 #include "thread/link_counters.h"
+#include "util/clock.h"
 
 namespace apo {
-
-[[nodiscard]] inline uint64_t monotonic_us() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
-}
 
 struct PacketContext {
   AddressSet addresses;

@@ -39,7 +39,7 @@ size_t ReceivePath::receive_batch() {
     count(LinkCounter::kRxBatches);
     count(LinkCounter::kRxPackets, received);
     // The packets of a batch have one time of arrival: they are microseconds apart at most.
-    context_.now_us = monotonic_us();
+    context_.now_us = clock_us();
     if (context_.guard) context_.guard->begin_batch();
     handle_all({packets.data(), received}, false);
   }
