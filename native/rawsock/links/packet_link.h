@@ -70,8 +70,8 @@ class PacketLink final : public Link, private StationOutput {
   static constexpr size_t kHeaderBytes = wire::kVirtioNetHeaderBytes + EthernetView::kHeaderBytes;
   // Packets that are longer than this on average are read into large frames at once: to put them together
   // afterwards costs more than the room that a short one among them wastes.
-  static constexpr size_t kLargeMeanBytes = ReceivePolicy::kLongBytes;
-  static constexpr size_t kLargeBatch = 8;
+  static constexpr size_t kLargeMeanBytes = 8192;
+  static constexpr size_t kLargeBatch = 32;
   // A frame that a plain socket has, read past its headers straight into a pool frame.
   struct Slot {
     uint32_t frame = 0;

@@ -4,8 +4,7 @@
 // under load, and ten times too late for a ping. A plain socket wakes us for every packet: at once,
 // and too often under load. So the queue measures its load and changes over, and when the ring turns
 // out to be no better (packets that wait for our answers come slower through it), it goes back and
-// tries again later and later. Super-packets are no load: they are few, and a plain socket reads them
-// straight to where they stay, while from the ring they are copied.
+// tries again later and later.
 //
 // Pure: the time is handed in.
 #pragma once
@@ -22,8 +21,6 @@ class ReceivePolicy {
   // Of load: a packet is one, and so are each 2,048 bytes. Measured on veth: above 100,000 packets a
   // second, waking for each costs the sender's CPU more than the copy does.
   static constexpr uint64_t kRingAbove = 1000;
-  // The mean length from which packets count as super-packets.
-  static constexpr size_t kLongBytes = 8192;
   static constexpr uint64_t kFirstHoldUs = 250'000;
   static constexpr uint64_t kHoldMaxUs = 8'000'000;
 
@@ -39,7 +36,7 @@ class ReceivePolicy {
       window_us_ = now_us;
       if (judge(now_us, load)) return true;
     }
-    if (bytes <= packets * kLongBytes) load_ += packets + bytes / 2048;
+    load_ += packets + bytes / 2048;
     return false;
   }
 

@@ -53,12 +53,8 @@ void tries_seldom_what_did_not_help() {
 void counts_bytes_and_gaps() {
   ReceivePolicy policy;
   uint64_t now_us = 1'000'000;
-  (void)policy.add(now_us, 400, 400 * 7'000);
-  CHECK(policy.add(now_us + kWindow, 1, 7'000));
-  // Super-packets are read better without the ring, however many.
-  ReceivePolicy super;
-  (void)super.add(now_us, 4'000, 4'000 * 64'000);
-  CHECK(!super.add(now_us + kWindow, 1, 64'000));
+  (void)policy.add(now_us, 40, 40 * 64'000);
+  CHECK(policy.add(now_us + kWindow, 1, 64'000));
   // What was long ago is no load.
   ReceivePolicy idle;
   (void)idle.add(now_us, 100'000, 0);
