@@ -331,13 +331,12 @@ void XdpLink::kick(uint64_t now_us) {
 void XdpLink::resolved(const XdpParkedFrame& parked, const MacAddress& mac) {
   std::memcpy(bytes_of(parked.frame), mac.bytes.data(), MacAddress::kBytes);
   transmit(parked);
-  count(LinkCounter::kTxPackets);
-  count(LinkCounter::kTxBytes, parked.length - kHeaderBytes);
+  count(LinkCounter::kNeighbourReleased);
 }
 
 void XdpLink::unreachable(const XdpParkedFrame& parked) {
   sendable_.push_back(parked.frame);
-  count(LinkCounter::kTxDroppedUnreachable);
+  count(LinkCounter::kNeighbourDroppedUnreachable);
 }
 
 uint64_t XdpLink::deadline_us() const {

@@ -372,7 +372,7 @@ bool is_arp_question(const Bytes& frame) {
 
 // By the route's gateway, which nobody knows yet: the kernel asks, our packets wait.
 void packets_wait_for_a_neighbour(Bench& bench, const Station& station) {
-  const uint64_t sent = bench.count(LinkCounter::kTxPackets);
+  const uint64_t sent = bench.count(LinkCounter::kNeighbourReleased);
   Bytes packet = ipv4(kUdp, Bytes(64, 3), kOwn4, kFar4);
   for (int i = 0; i < 3; ++i) {
     CHECK(bench.send(packet) == LinkCounter::kTxParked);
@@ -382,8 +382,8 @@ void packets_wait_for_a_neighbour(Bench& bench, const Station& station) {
   CHECK(!question.empty() && std::equal(kNear4, kNear4 + 4, &question[38]));
   station.send_frame(arp_answer(question));
   const uint64_t end = now_us() + 5'000'000;
-  while (bench.count(LinkCounter::kTxPackets) < sent + 3 && now_us() < end) bench.rest();
-  CHECK(bench.count(LinkCounter::kTxPackets) == sent + 3);
+  while (bench.count(LinkCounter::kNeighbourReleased) < sent + 3 && now_us() < end) bench.rest();
+  CHECK(bench.count(LinkCounter::kNeighbourReleased) == sent + 3);
   for (int i = 0; i < 3; ++i) {
     CHECK(packet_of(station.await([](const Bytes& seen) { return is_ip(seen, kUdp); })) == packet);
   }
@@ -396,8 +396,9 @@ void a_silent_neighbour_is_given_up(Bench& bench) {
   const uint8_t silent[16] = {0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x77};
   CHECK(bench.send(ipv6(kUdp, Bytes(16), kOwn6, silent)) == LinkCounter::kTxParked);
   const uint64_t end = now_us() + 5'000'000;
-  while (bench.count(LinkCounter::kTxDroppedUnreachable) == 0 && now_us() < end) bench.rest();
-  CHECK(bench.count(LinkCounter::kTxDroppedUnreachable) == 1);
+  while (bench.count(LinkCounter::kNeighbourDroppedUnreachable) == 0 && now_us() < end)
+    bench.rest();
+  CHECK(bench.count(LinkCounter::kNeighbourDroppedUnreachable) == 1);
   CHECK(bench.count(LinkCounter::kNeighbourFailed) >= 1);
 }
 

@@ -4,8 +4,8 @@
 // Every received packet is counted once more, as delivered, answered or dropped for one reason;
 // every packet to be sent likewise. So rx.packets + tx.looped = rx.delivered + rx.answered + rx.merged +
 // the sum of rx.dropped.* + the fragments that wait for others, and what the workers published =
-// tx.packets + the sum of tx.dropped.* + those that wait for their next hop (tx.parked counts all that
-// ever did). The native thread's own replies are counted under icmp.* and tcp.*.
+// tx.packets + tx.parked + the sum of tx.dropped.* (what became of parked ones is told by neighbour.*;
+// the native thread's own replies are counted under icmp.* and tcp.*).
 //
 // What a bad `mem` wire does to a packet (wire.*) its sender counts, for which it has been sent. So once
 // all is quiet, over all runtimes of a wire: packets put on it (workers' and the threads' own, each
@@ -90,7 +90,6 @@ namespace apo {
   X(kTxDroppedLinkEnded,      "tx.dropped.linkEnded")       /* there is no other side */           \
   X(kTxDroppedRefused,        "tx.dropped.refused")         /* the kernel does not take it */      \
   X(kTxParked,                "tx.parked")                  /* of workers: wait for a next hop */  \
-  X(kTxDroppedUnreachable,    "tx.dropped.unreachable")     /* its next hop does not answer */     \
   X(kTxDroppedUnresolved,     "tx.dropped.unresolved")      /* too many next hops asked for */     \
   X(kTxDroppedLinkDown,       "tx.dropped.linkDown")        /* the interface is down or gone */    \
   X(kWireLost,                "wire.lost")                  /* mem: sent, and lost on the wire */ \
