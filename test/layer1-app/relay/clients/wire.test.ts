@@ -178,10 +178,17 @@ describe("on the wire", () => {
 
   it("rude clients leave nothing behind, and the others notice nothing", async () => {
     setting = await Setting.start({ connectionIdleMs: 1000 });
-    const { stage } = setting;
-    setting.send(true);
+    const stand = setting;
+    const { stage } = stand;
     const good = await RawClient.connect(stage.relay.port);
     await good.play(stage.url("cam"));
+    // A reader whose first key frame is still on its way waits for the next one: this one reads before others are rude.
+    await expect
+      .poll(() => {
+        stand.send(true);
+        return good.frames.some(({ channel }) => channel === 0);
+      })
+      .toBe(true);
     const rudenesses: (string | Uint8Array)[] = [
       "OPTIONS",
       "DESCRIBE rtsp://x/y RTSP/1.0\r\nCSeq: 1\r\n",
