@@ -18,8 +18,11 @@ export const TIMEOUT_MARGIN_MS = 5_000;
 export const RECEIVER_REPORT_MS = 4_000;
 /** A publisher on UDP whose RTSP connection is lost ends after so long without a packet. */
 export const PUBLISHER_ORPHAN_MS = 5_000;
-/** After BYE, a TCP reader has so long to hang up by itself: GStreamer plays its two seconds of jitter buffer first. */
-export const FAREWELL_MS = 6_000;
+/**
+ * After BYE, a TCP reader has so long to hang up by itself: GStreamer plays its two seconds of jitter buffer first, and
+ * more on a machine that has no time for it, and takes a connection that has ended meanwhile for an error.
+ */
+export const FAREWELL_MS = 15_000;
 /** A NAT's port is learned within so long after SETUP or PLAY, and then never again. */
 export const LEARNING_MS = 30_000;
 /** Bytes of garbage that a connection may send in all. */

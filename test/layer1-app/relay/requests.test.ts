@@ -1,6 +1,7 @@
 /** General request handling and publishing's way in: field behaviours 5a.1 to 5a.7, 5a.24, and bad input. */
 import { describe, expect, it } from "vitest";
 import { parseRtcp } from "../../../src/layer1-app/relay/protocol/rtcp.ts";
+import { FAREWELL_MS } from "../../../src/layer1-app/relay/settings.ts";
 import { AV_SDP, BASE, frame, harness, playTcp, playUdp, rtp, sessionOf, VIDEO_SDP } from "./harness.ts";
 
 const TCP = { Transport: "RTP/AVP/TCP;unicast;interleaved=0-1" };
@@ -224,7 +225,7 @@ describe("publishing", () => {
     await publish("cam", AV_SDP, "10.0.0.10");
     const last = client.frames().at(-1)?.packet ?? new Uint8Array(0);
     expect(parseRtcp(last).at(-1)?.kind).toBe("bye");
-    pass(7);
+    pass(FAREWELL_MS / 1000 + 1);
     expect(client.ended).toBe(true);
     expect(relay.stats()).toMatchObject({ streams: 1, publishers: 1, readers: 0 });
   });
@@ -358,7 +359,7 @@ describe("bad input", () => {
     for (const { packet } of last) expect(parseRtcp(packet).at(-1)?.kind).toBe("bye");
     // It may say good-bye itself; if it does not, the connection is closed.
     expect(client.ended).toBe(false);
-    pass(7);
+    pass(FAREWELL_MS / 1000 + 1);
     expect(client.ended).toBe(true);
     const report = fanout.take("10.0.0.2 6001").at(-1);
     expect(parseRtcp(report ?? new Uint8Array(0)).at(-1)?.kind).toBe("bye");
