@@ -2,7 +2,7 @@
  * A network in virtual time: plugs, packets between them over bad lines, and timers, all in one thread and without a
  * clock. The same seed and the same calls give the same trace, byte for byte.
  *
- * Layer 3. For tests and simulations; `createWire` in `mem-link.ts` is the same wire in real time, and both ask
+ * Layer 3. For tests and simulations; `createWire` in `links/mem.ts` is the same wire in real time, and both ask
  * `impairment.ts` (or its twin in C++) what becomes of a packet. It knows packets as bytes with a destination address.
  *
  *     const wire = createVirtualWire({ seed: 7, delayMs: 10, loss: 0.01 });
