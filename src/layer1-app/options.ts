@@ -6,6 +6,7 @@
 
 import {
   type ConnectionRules,
+  defaultTcpOptions,
   type FramingKind,
   framingKinds,
   type Protocol,
@@ -91,7 +92,7 @@ function checkRules(
     sendlen: whole("opens", "sendlen", options.sendlen, 16 * 2 ** 20, 1, 2 ** 31 - 1),
     idleMs: whole("opens", "idleMs", options.idleMs, 60_000, 0, 2 ** 31 - 1),
     waiting: whole("opens", "waiting", options.waiting, 64, 0, 2 ** 20),
-    nodelay,
+    tcp: { ...defaultTcpOptions, nodelay },
   };
 }
 

@@ -74,6 +74,15 @@ export {
   wakeWorker,
 } from "./link.ts";
 export { StreamBuffer } from "./stream-buffer.ts";
+// The options of TCP connections.
+export {
+  congestionControls,
+  defaultTcpOptions,
+  handshakeOptions,
+  type TcpOptions,
+  tcpOptionNames,
+  tcpOptionWord,
+} from "./tcp/options.ts";
 export type { ConnectionRules, ConnectRequest, ListenerRecord, LocalAddress } from "./transport.ts";
 // Connections as every thread sees them.
 export {

@@ -16,6 +16,7 @@ import type { ErrorCode } from "../layer1-app/errors.ts";
 import type { Connection } from "./connection.ts";
 import type { Container } from "./container.ts";
 import type { CloseCode } from "./descriptor.ts";
+import type { TcpOptions } from "./tcp/options.ts";
 import type { Ends, FramingKind, Protocol } from "./v-node.ts";
 
 /** How a listener's or client's connections are treated. Plain data: it crosses threads. */
@@ -26,7 +27,8 @@ export interface ConnectionRules {
   readonly sendlen: number;
   readonly idleMs: number;
   readonly waiting: number;
-  readonly nodelay: boolean;
+  /** TCP alone: what else holds. */
+  readonly tcp: TcpOptions;
 }
 
 /** A listener as a worker knows it. */

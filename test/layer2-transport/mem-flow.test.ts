@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Flow, FlowKey, FlowTable } from "../../src/layer2-transport/raw/flow.ts";
+import { defaultTcpOptions } from "../../src/layer2-transport/tcp/options.ts";
 import type { ConnectionRules } from "../../src/layer2-transport/transport.ts";
 import { SteerHash } from "../../src/layer3-ip/steer.ts";
 
@@ -13,7 +14,7 @@ const rules: ConnectionRules = {
   sendlen: 65_536,
   idleMs: 0,
   waiting: 64,
-  nodelay: true,
+  tcp: defaultTcpOptions,
 };
 
 interface Tuple {

@@ -169,7 +169,12 @@ export class TcpListener {
     this.listener = listener;
     this.events = events;
     this.server = createServer(
-      { allowHalfOpen: true, noDelay: listener.nodelay, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
+      {
+        allowHalfOpen: true,
+        noDelay: listener.tcp.nodelay,
+        keepAlive: true,
+        keepAliveInitialDelay: keepAliveMs,
+      },
       (socket) => this.accept(socket),
     );
   }
@@ -213,7 +218,7 @@ export function connectTcp(request: ConnectRequest, events: TransportEvents): vo
     host: address,
     port,
     allowHalfOpen: true,
-    noDelay: request.nodelay,
+    noDelay: request.tcp.nodelay,
     keepAlive: true,
     keepAliveInitialDelay: keepAliveMs,
   });
