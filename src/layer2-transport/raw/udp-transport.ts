@@ -171,7 +171,10 @@ export class UdpTransport {
     return flow;
   }
 
-  /** An ICMP error about a packet of ours; its frame stays the caller's. "Unreachable" ends its connection; the others are passing troubles. */
+  /**
+   * An ICMP error about a packet of ours; its frame stays the caller's. "Unreachable" ends its connection; the others
+   * are passing troubles.
+   */
   icmp(words: Int32Array, at: number): void {
     const { pool, counters } = this.context;
     const six = descriptor.isVersion6(words, at);

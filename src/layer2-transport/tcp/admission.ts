@@ -3,7 +3,8 @@
  *
  * Layer 2. `guard/` implements it with limits, a memory ceiling and a detector of attacks; `AcceptAll` here says yes to
  * everything (the simulator, tests). TCP must not know why it was refused; the guard must not know TCP's states.
- * Every method is O(1) and allocates nothing. `words` at `at` are a peer's address in network order: 1 word (IPv4) or 4.
+ * Every method is O(1) and allocates nothing. `words` at `at` are a peer's address in network order: 1 word (IPv4),
+ * or 4.
  */
 
 /** What becomes of a SYN. */
@@ -64,7 +65,7 @@ export interface Admission {
     port?: number,
     hopLimit?: number,
   ): SynVerdict;
-  /** A listener's connection with this peer stands. False: over its source's limits, refuse it (no `closed` follows). */
+  /** A listener's connection with this peer stands. False: its source has too many, refuse it (no `closed` follows). */
   opened(words: Int32Array, at: number, wordCount: 1 | 4, nowMs: number): boolean;
   /** A connection for which `opened` said true is over. */
   closed(words: Int32Array, at: number, wordCount: 1 | 4): void;
