@@ -9,18 +9,21 @@
  * | sendMany  | ↓   | likewise                   | receivers        | frame of (sockfd24, generation) pairs, handed over |
  * | file      | ↓   | frame: offset and length as two doubles, then the path | token | |
  * | done      | ↓   |                            |                  | |
- * | close     | ↓   |                            | close code       | 1: throw away what is queued |
+ * | close     | ↓   |                            | close code       | bits of `closeBits` |
  * | flush     | ↓   |                            | token            | |
  * | retire    | ↓   |                            |                  | |
+ * | option    | ↓   |                            | its place        | its value as a word |
+ * | info      | ↓   |                            | token            | |
  * | connected | ↑   |                            | the `opens` id   | |
  * | message   | ↑   | a container, handed over   |                  | |
  * | chunk     | ↑   | likewise: unframed bytes   |                  | |
  * | closed    | ↑   | length: a detail           | close code       | error code + 1, or 0 |
- * | answered  | ↑   |                            | token            | error code + 1, or 0 |
+ * | answered  | ↑   | info: JSON, handed over    | token            | error code + 1, or 0 |
  *
  * `done`: the message or chunk has been handled, the next may come. `retire`: the app knows of the end, the slot is
- * free.
- * `answered`: a flush or a file is through. "Handed over": the receiver of the descriptor must `drop` it.
+ * free. `option`: `arg0` is the option's place in `tcpOptionNames`, or their number for `sendlen`.
+ * `answered`: a flush or a file is through, or this is the answer to `info`. "Handed over": the receiver of the
+ * descriptor must `drop` it.
  */
 
 import { type ErrorCode, errorCodes } from "../layer1-app/errors.ts";
@@ -33,12 +36,21 @@ export const kind = {
   close: 5,
   flush: 6,
   retire: 7,
+  option: 8,
+  info: 9,
   connected: 16,
   message: 17,
   chunk: 18,
   closed: 19,
   answered: 20,
 } as const;
+
+/**
+ * What a `close` asks for. None: an end in order once all is sent. `reset` throws away what is queued. The other two
+ * are a shutdown of one direction, after which the connection goes on: nothing more is sent (a FIN follows what is
+ * queued), or whatever still comes is dropped.
+ */
+export const closeBits = { reset: 1, write: 2, read: 4 } as const;
 
 /** Why a connection ended; a descriptor carries the index. The same words as layer 1's `CloseReason`. */
 export const closeCodes = [

@@ -53,6 +53,17 @@ export interface ConnectRequest extends ConnectionRules {
   readonly port: number;
   readonly connectMs: number;
   readonly endpoint: number;
+  /** A group's: how many to open here, and what becomes of them. Nobody is told of each. */
+  readonly group?: GroupRequest | undefined;
+}
+
+/** The connections of a group that one worker opens. */
+export interface GroupRequest {
+  readonly count: number;
+  /** Connections to be started a second; 0: as fast as they are accepted. */
+  readonly rate: number;
+  /** Counts that the app reads while it runs, a block of `tallyWords` for each worker: see `group-ramp.ts`. */
+  readonly tally: SharedArrayBuffer;
 }
 
 export interface LocalAddress {
@@ -75,6 +86,12 @@ export interface Transport {
   /** Streams: `received` should not be called until `resume`, so that the peer is held off. */
   pause(connection: Connection): void;
   resume(connection: Connection): void;
+  /** Streams: nothing more will be sent, a FIN follows what is queued. The peer may go on. */
+  shutdown?(connection: Connection): void;
+  /** TCP: option `place` of `tcpOptionNames` is `word` from now on. */
+  tune?(connection: Connection, place: number, word: number): void;
+  /** TCP: a snapshot of the connection as plain data, in the manner of TCP_INFO. */
+  info?(connection: Connection): object | undefined;
   /** Nothing more will be sent: end in order (TCP: FIN, then wait for the peer's, not forever). */
   end(connection: Connection): void;
   /** Ends at once; `reset` tells the peer so. */

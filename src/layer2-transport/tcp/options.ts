@@ -10,7 +10,7 @@
 export const congestionControls = ["cubic", "newreno", "bbr"] as const;
 export type CongestionControl = (typeof congestionControls)[number];
 
-/** How a TCP connection is treated. Times in milliseconds, all present. The send buffer is `ConnectionRules.sendlen`. */
+/** How a TCP connection is treated; all are present. The send buffer is `ConnectionRules.sendlen`. */
 export interface TcpOptions {
   /** Small segments leave at once; false: they are gathered while any is unacknowledged (RFC 9293 3.7.4, Nagle). */
   readonly nodelay: boolean;
@@ -32,7 +32,7 @@ export interface TcpOptions {
   readonly keepaliveProbes: number;
   /** How long sent data may stay unacknowledged (RFC 9293 3.8.3); 0: for `maxRetries` retransmissions. */
   readonly userTimeoutMs: number;
-  /** After a close: -1 what is queued goes out in the background, 0 it is thrown away with a RST, else at most so long. */
+  /** After a close: -1 what is queued goes out in the background; 0 it is thrown away, with a RST; else so long. */
   readonly lingerMs: number;
   readonly congestion: CongestionControl;
   /** Segments that may leave before the first acknowledgement (RFC 6928). */
