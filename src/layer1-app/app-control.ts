@@ -13,7 +13,9 @@ import type { Alarm } from "./types.ts";
 export interface AppWorkerStart {
   readonly party: number;
   readonly pool: SharedArrayBuffer;
-  readonly shards: readonly SharedArrayBuffer[];
+  /** The v-node table, and which worker owns which shard of it. */
+  readonly nodes: SharedArrayBuffer;
+  readonly owners: SharedArrayBuffer;
   readonly counters: SharedArrayBuffer;
   readonly port: MessagePort;
 }

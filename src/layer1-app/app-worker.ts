@@ -20,7 +20,8 @@ export default function appWorker(start: AppWorkerStart): Promise<void> {
   const tell = (message: FromAppWorker): void => port.postMessage(message);
   const endpoint: Endpoint = new Endpoint({
     pool: new FramePool(start.pool, start.party),
-    shards: start.shards,
+    nodes: start.nodes,
+    owners: start.owners,
     counters: new Counters(appCounterNames, start.counters),
     alarm: (open, alarm, error) =>
       raise(open, alarm, endpoint.verbs, error, (text, detail) =>

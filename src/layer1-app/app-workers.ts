@@ -20,7 +20,8 @@ export interface AppWorkersOptions {
   readonly count: number;
   readonly partyOf: (index: number) => number;
   readonly pool: SharedArrayBuffer;
-  readonly shards: readonly SharedArrayBuffer[];
+  readonly nodes: SharedArrayBuffer;
+  readonly owners: SharedArrayBuffer;
   /** Connects the endpoint `party` with every layer-2 worker; each end is given to `give`. */
   readonly connect: (
     party: number,
@@ -153,8 +154,8 @@ export class AppWorkers {
     place.port = port1;
     port1.on("message", (message: FromAppWorker) => this.hear(message));
     port1.unref();
-    const { pool, shards } = this.options;
-    const start: AppWorkerStart = { party, pool, shards, counters: counters.memory, port: port2 };
+    const { pool, nodes, owners } = this.options;
+    const start: AppWorkerStart = { party, pool, nodes, owners, counters: counters.memory, port: port2 };
     const startedMs = performance.now();
     this.options.connect(party, (index, memory, port) => {
       this.tell(place, { type: "link", index, memory, port }, [port]);

@@ -30,7 +30,9 @@ import { Verbs } from "./verbs.ts";
 
 export interface EndpointOptions {
   readonly pool: FramePool;
-  readonly shards: readonly SharedArrayBuffer[];
+  /** The v-node table, and which worker owns which shard of it. */
+  readonly nodes: SharedArrayBuffer;
+  readonly owners: SharedArrayBuffer;
   readonly counters: Counters<AppCounter>;
   readonly alarm: AlarmSink;
   /** Microtasks suit a thread that runs apps: what one turn sends leaves as one batch. */
@@ -38,13 +40,15 @@ export interface EndpointOptions {
 }
 
 interface Token {
-  readonly sockfd: Sockfd;
+  /** Who will answer. */
+  readonly link: Link | undefined;
   readonly settle: (error: ApoError | undefined) => void;
 }
 
 export class Endpoint implements SendingContext {
   readonly pool: FramePool;
-  readonly tables: readonly VNodeTable[];
+  readonly nodes: VNodeTable;
+  readonly owners: Int32Array;
   readonly links: (Link | undefined)[] = [];
   readonly counters: Counters<AppCounter>;
   readonly opens = new Map<number, OpenRecord>();
@@ -62,12 +66,13 @@ export class Endpoint implements SendingContext {
     this.pool = options.pool;
     this.counters = options.counters;
     this.alarm = options.alarm;
-    this.tables = options.shards.map((memory, shard) => new VNodeTable(memory, shard));
+    this.nodes = new VNodeTable(options.nodes);
+    this.owners = new Int32Array(options.owners);
     this.sending = new Sending(this);
     this.streams = new Streams({
       sending: this.sending,
       fail: (sockfd, error) => this.failStream(sockfd, error),
-      isOpen: (sockfd) => (this.sending.table(sockfd)?.find(sockfd) ?? -1) >= 0,
+      isOpen: (sockfd) => this.nodes.find(sockfd) >= 0,
     });
     this.verbs = new Verbs(this.sending, this.streams);
     this.mailbox = new Mailbox(
@@ -94,7 +99,7 @@ export class Endpoint implements SendingContext {
       if (connection.link === link) this.end(connection, closeReason(connection, "worker", "EWORKER", 0));
     }
     for (const [number, token] of [...this.tokens]) {
-      if ((token.sockfd & 0xffffff) >>> 20 !== index) continue;
+      if (token.link !== link) continue;
       this.tokens.delete(number);
       token.settle(new ApoError("EWORKER", "the worker thread that owned the connection died"));
     }
@@ -103,7 +108,7 @@ export class Endpoint implements SendingContext {
   token(sockfd: Sockfd, settle: (error: ApoError | undefined) => void): number {
     const token = this.nextToken;
     this.nextToken = token >= 0x7fff_ffff ? 1 : token + 1;
-    this.tokens.set(token, { sockfd, settle });
+    this.tokens.set(token, { link: this.sending.link(sockfd), settle });
     return token;
   }
 
@@ -389,8 +394,7 @@ export class Endpoint implements SendingContext {
     connection.held = undefined;
     const late = error instanceof ApoError && error.code === "ESTALE";
     // Answering a peer that has gone meanwhile is no fault of the handler.
-    if (late && (connection.ended || this.sending.table(connection.sockfd)?.find(connection.sockfd) === -1))
-      return;
+    if (late && (connection.ended || this.nodes.find(connection.sockfd) === -1)) return;
     const text = error instanceof Error ? error.message : String(error);
     this.counters.add("layer1.handler.errors");
     const told = new ApoError("EHANDLER", `${connection.open.name}: a handler threw: ${text}`, {
@@ -405,7 +409,7 @@ export class Endpoint implements SendingContext {
     const connection = this.connection(sockfd);
     if (connection) connection.failure ??= error;
     this.sending.close(sockfd, closeCodes.indexOf("handler"), true);
-    this.sending.table(sockfd)?.markGone(sockfd);
+    this.nodes.markGone(sockfd);
     this.alarm(connection?.open, { code: "handler", text: error.message, count: 1 }, error.cause);
   }
 
@@ -416,14 +420,14 @@ export class Endpoint implements SendingContext {
   ): void {
     if (connection.ended) return;
     connection.failure ??= error;
-    this.sending.table(connection.sockfd)?.markGone(connection.sockfd);
+    this.nodes.markGone(connection.sockfd);
     this.sending.close(connection.sockfd, closeCodes.indexOf(code), false);
   }
 
   private end(connection: AppConnection, reason: CloseReason): void {
     connection.ended = true;
     this.connections.delete(connection.sockfd24);
-    this.sending.table(connection.sockfd)?.markGone(connection.sockfd);
+    this.nodes.markGone(connection.sockfd);
     if (connection.held) this.pool.drop(connection.held.frame, this.pool.partition);
     connection.held = undefined;
     const { handlers, onEnded } = connection.open;

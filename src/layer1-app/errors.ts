@@ -19,6 +19,7 @@ export const errorCodes = {
   ECONNRESET: "the connection was reset",
   ETIMEDOUT: "no answer in time",
   EHOSTUNREACH: "no way to the address, or the name is unknown",
+  ENOMEM: "there is not enough memory",
   ENFILE: "no connection number, file or socket is left",
   ENOENT: "the file is not there",
   EIO: "reading or writing failed",

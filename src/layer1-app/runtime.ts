@@ -89,7 +89,8 @@ export class Runtime implements Apo {
     });
     this.endpoint = new Endpoint({
       pool: this.threads.pool,
-      shards: this.threads.shards,
+      nodes: this.threads.nodes,
+      owners: this.threads.owners,
       counters: this.counted,
       alarm: (open, alarm, error) => this.raise(open, alarm, error),
     });

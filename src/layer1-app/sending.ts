@@ -15,6 +15,7 @@ import {
   kind,
   type Link,
   largeFrameBytes,
+  maxWorkers,
   node,
   smallFrameBytes,
   sockfd24Of,
@@ -44,8 +45,10 @@ interface Group {
 /** What sending needs of its endpoint. */
 export interface SendingContext {
   readonly pool: FramePool;
-  readonly tables: readonly VNodeTable[];
-  /** By worker index, which is the shard. */
+  readonly nodes: VNodeTable;
+  /** Which worker owns each shard: its index + 1; 0 is nobody. */
+  readonly owners: Int32Array;
+  /** By worker index. */
   readonly links: readonly (Link | undefined)[];
   readonly counters: Counters<AppCounter>;
   /** A number under which the worker will answer. */
@@ -64,24 +67,35 @@ export class Sending {
 
   constructor(context: SendingContext) {
     this.context = context;
-    this.groups = context.tables.map(() => ({ pairs: new Int32Array(512), count: 0 }));
+    this.groups = Array.from({ length: maxWorkers }, () => ({ pairs: new Int32Array(64), count: 0 }));
   }
 
   /** The v-node's first word; throws `ESTALE`. */
   find(sockfd: Sockfd): number {
-    const base = this.table(sockfd)?.find(sockfd) ?? -1;
+    const base = this.context.nodes.find(sockfd);
     if (base < 0) throw staleError(sockfd);
     return base;
   }
 
-  table(sockfd: Sockfd): VNodeTable | undefined {
-    return this.context.tables[(sockfd & 0xffffff) >>> 20];
+  get nodes(): VNodeTable {
+    return this.context.nodes;
+  }
+
+  /** The index of the worker that owns the connection; -1 when nobody does. */
+  worker(sockfd: Sockfd): number {
+    return Atomics.load(this.context.owners, (sockfd & 0xffffff) >>> 20) - 1;
+  }
+
+  /** The way to the worker that owns the connection. */
+  link(sockfd: Sockfd): Link | undefined {
+    const worker = this.worker(sockfd);
+    return worker < 0 ? undefined : this.context.links[worker];
   }
 
   /** Sends one message to one connection. */
   one(sockfd: Sockfd, data: Uint8Array | string | unknown): Promise<void> | undefined {
     const base = this.find(sockfd);
-    const table = this.table(sockfd) as VNodeTable;
+    const table = this.nodes;
     const framingKind = table.framingAt(base);
     const asIs = data instanceof Uint8Array || (typeof data === "string" && framingKind !== "msgpack");
     const payload = asIs ? data : encodeValue(data);
@@ -151,7 +165,7 @@ export class Sending {
 
   /** Resolves when everything sent so far is through. */
   flushed(sockfd: Sockfd): Promise<void> {
-    if (this.table(sockfd)?.find(sockfd) === -1) return Promise.resolve();
+    if (this.nodes.find(sockfd) === -1) return Promise.resolve();
     return new Promise((resolve) => {
       const token = this.context.token(sockfd, () => resolve());
       this.whenRoom(() => {
@@ -163,9 +177,9 @@ export class Sending {
 
   /** Bytes that `sendlen` still allows, or allows at all when `empty`. */
   room(sockfd: Sockfd, empty = false): number {
-    const table = this.table(sockfd);
-    const base = table ? table.find(sockfd) : -1;
-    if (!table || base < 0) return Number.MAX_SAFE_INTEGER;
+    const table = this.nodes;
+    const base = table.find(sockfd);
+    if (base < 0) return Number.MAX_SAFE_INTEGER;
     const limit = table.words[base + node.sendlen] as number;
     return empty ? limit : limit - table.queuedAt(base);
   }
@@ -183,10 +197,6 @@ export class Sending {
   stop(): void {
     clearTimeout(this.timer);
     for (let left = this.waiting.shift(); left; left = this.waiting.shift()) left.cancel?.();
-  }
-
-  private link(sockfd: Sockfd): Link | undefined {
-    return this.context.links[(sockfd & 0xffffff) >>> 20];
   }
 
   /** Counts bytes as queued; throws `ENOBUFS` beyond the limit. */
@@ -248,11 +258,10 @@ export class Sending {
 
   /** Puts a connection into its worker's group. False: it is passed over, and counted. */
   private addReceiver(sockfd: Sockfd, length: number): boolean {
-    const { counters, tables } = this.context;
-    const shard = (sockfd & 0xffffff) >>> 20;
-    const table = tables[shard];
-    const base = table ? table.find(sockfd) : -1;
-    if (!table || base < 0) {
+    const { counters, nodes: table } = this.context;
+    const worker = this.worker(sockfd);
+    const base = worker < 0 ? -1 : table.find(sockfd);
+    if (base < 0) {
       counters.add("layer1.drop.stale");
       return false;
     }
@@ -261,7 +270,7 @@ export class Sending {
       return false;
     }
     Atomics.add(table.words, base + node.enqueued, length);
-    const group = this.groups[shard] as Group;
+    const group = this.groups[worker] as Group;
     if (group.count * 2 === group.pairs.length) {
       const grown = new Int32Array(group.pairs.length * 2);
       grown.set(group.pairs);

@@ -8,18 +8,18 @@ import { MessageChannel, type MessagePort } from "node:worker_threads";
 import {
   appParty,
   createLinkMemory,
+  createNodes,
   createPool,
-  createShard,
   FramePool,
   type FromWorker,
   type LinkGuard,
   type LinkMemory,
   mainParty,
-  maxWorkers,
   nativeParty,
   type Parties,
   type RawLink,
   shapeFor,
+  shards,
   startGuard,
   startRawLink,
   type ToWorker,
@@ -47,7 +47,10 @@ export class Threads {
   /** Layer-2 workers. */
   readonly count: number;
   readonly pool: FramePool;
-  readonly shards: readonly SharedArrayBuffer[];
+  /** The v-node table of all shards. */
+  readonly nodes = createNodes();
+  /** Who owns each shard, for every thread to see: a worker's index + 1, or 0. */
+  readonly owners = new SharedArrayBuffer(4 * shards);
   readonly mainParty: number;
   readonly workers: TransportWorkers;
   /** App workers, once a module has been opened. */
@@ -74,7 +77,6 @@ export class Threads {
     const bytes = Math.min(settings.poolBytes, mostPoolBytes / partitions);
     const memory = createPool(shapeFor(partitions, bytes));
     this.pool = new FramePool(memory, this.mainParty);
-    this.shards = Array.from({ length: count }, () => createShard());
     this.workers = new TransportWorkers(count, (index) => this.workerBasis(index), {
       message: (index, message) => events.message(index, message),
       died: (index, error, again) => this.workerDied(index, error, again),
@@ -93,6 +95,7 @@ export class Threads {
         pool: this.pool.buffer,
         partition,
         guard: this.guard.native,
+        owners: this.owners,
       });
     }
     await this.workers.start();
@@ -110,7 +113,8 @@ export class Threads {
       count: this.parties.appWorkers,
       partyOf: (index) => appParty(this.parties, index),
       pool: this.pool.buffer,
-      shards: this.shards,
+      nodes: this.nodes,
+      owners: this.owners,
       connect: (party, give) => {
         for (let index = 0; index < this.count; index += 1) {
           const { memory, port } = this.connect(index, party);
@@ -119,7 +123,9 @@ export class Threads {
       },
       died: async (party, error, again) => {
         this.events.appWorkerDied(party, error, again);
-        const calls = this.shards.map((_, index) => this.workers.call(index, { type: "unlink", party }));
+        const calls = this.workers.counters.map((_, index) =>
+          this.workers.call(index, { type: "unlink", party }),
+        );
         await Promise.allSettled(calls);
         // Only now does nobody pass it frames any more.
         this.pool.dropAll(party);
@@ -154,14 +160,16 @@ export class Threads {
     if (failure) process.emitWarning(failure.message, { type: "ApoWarning", code: "APO_PCAP" });
   }
 
-  /** What worker `index` starts with. On a raw link it owns every shard of the steering hash that falls to it. */
+  /** What worker `index` starts with: it owns every shard that falls to it in turn. */
   private workerBasis(index: number): WorkerBasis {
-    const shard = this.shards[index] as SharedArrayBuffer;
-    const basis = { index, pool: this.pool.buffer, shard };
-    if (!this.rawLink) return basis;
     const owned: number[] = [];
-    for (let hash = index; hash < maxWorkers; hash += this.count) owned.push(hash);
-    return { ...basis, rawLink: this.rawLink.attachWorker(index, owned) };
+    const owners = new Int32Array(this.owners);
+    for (let shard = index; shard < shards; shard += this.count) {
+      owned.push(shard);
+      Atomics.store(owners, shard, index + 1);
+    }
+    const rawLink = this.rawLink?.attachWorker(index, owned);
+    return { index, pool: this.pool.buffer, nodes: this.nodes, shards: owned, rawLink };
   }
 
   /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */

@@ -31,11 +31,11 @@ export class Verbs implements AppVerbs {
   }
 
   close(sockfd: Sockfd, options?: { reset?: boolean }): void {
-    const table = this.sending.table(sockfd);
+    const table = this.sending.nodes;
     if (options?.reset) {
       // A connection that is ending in order can still be cut off.
-      if (table?.has(sockfd)) this.sending.close(sockfd, closedCode, true);
-      table?.markGone(sockfd);
+      if (table.has(sockfd)) this.sending.close(sockfd, closedCode, true);
+      table.markGone(sockfd);
     } else if (this.streams.has(sockfd)) {
       void this.streams.behind(sockfd, () => this.closeNow(sockfd));
     } else {
@@ -44,9 +44,9 @@ export class Verbs implements AppVerbs {
   }
 
   queued(sockfd: Sockfd): number {
-    const table = this.sending.table(sockfd);
-    const base = table ? table.find(sockfd) : -1;
-    return table && base >= 0 ? table.queuedAt(base) : 0;
+    const table = this.sending.nodes;
+    const base = table.find(sockfd);
+    return base >= 0 ? table.queuedAt(base) : 0;
   }
 
   flushed(sockfd: Sockfd): Promise<void> {
@@ -56,15 +56,14 @@ export class Verbs implements AppVerbs {
 
   peer(sockfd: Sockfd): Peer {
     const base = this.sending.find(sockfd);
-    const table = this.sending.table(sockfd);
-    if (!table) throw new ApoError("ESTALE", `sockfd ${sockfd} is stale`);
+    const table = this.sending.nodes;
     return { protocol: table.protocolAt(base), ...table.endsAt(base) };
   }
 
   status(sockfd: Sockfd): ConnectionStatus {
     const base = this.sending.find(sockfd);
-    const words = this.sending.table(sockfd)?.words;
-    const word = (at: number): number => ((words?.[base + at] ?? 0) as number) >>> 0;
+    const { words } = this.sending.nodes;
+    const word = (at: number): number => (words[base + at] as number) >>> 0;
     return {
       queuedBytes: (word(node.enqueued) - word(node.written)) >>> 0,
       writtenBytes: word(node.written),
@@ -74,7 +73,7 @@ export class Verbs implements AppVerbs {
   }
 
   private closeNow(sockfd: Sockfd): undefined {
-    if (this.sending.table(sockfd)?.markGone(sockfd)) this.sending.close(sockfd, closedCode, false);
+    if (this.sending.nodes.markGone(sockfd)) this.sending.close(sockfd, closedCode, false);
     return undefined;
   }
 
@@ -85,13 +84,13 @@ export class Verbs implements AppVerbs {
       return this.sendBehind(sockfd, () => this.sending.one(sockfd, copy));
     }
     const base = this.sending.find(sockfd);
-    const table = this.sending.table(sockfd);
+    const table = this.sending.nodes;
     if (isStream(data)) {
-      if (table?.protocolAt(base) !== "tcp")
+      if (table.protocolAt(base) !== "tcp")
         throw new ApoError("EINVAL", "a stream can be sent over tcp only");
       return handled(this.streams.send(sockfd, data));
     }
-    if (table?.framingAt(base) === "msgpack") {
+    if (table.framingAt(base) === "msgpack") {
       return this.streams.has(sockfd)
         ? this.sendBehind(sockfd, () => this.sending.one(sockfd, data))
         : this.sending.one(sockfd, data);
@@ -103,7 +102,7 @@ export class Verbs implements AppVerbs {
           "plain values go out on msgpack framing only",
       );
     }
-    if (table?.protocolAt(base) !== "tcp") throw new ApoError("EINVAL", "a file can be sent over tcp only");
+    if (table.protocolAt(base) !== "tcp") throw new ApoError("EINVAL", "a file can be sent over tcp only");
     if (this.streams.has(sockfd)) return this.sendBehind(sockfd, () => this.sending.file(sockfd, data));
     return handled(this.sending.file(sockfd, data));
   }

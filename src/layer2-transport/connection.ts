@@ -32,7 +32,6 @@ export interface PendingFlush {
 export class Connection {
   /** The 24-bit number. */
   readonly sockfd: number;
-  readonly slot: number;
   readonly generation: number;
   /** The v-node's first word. */
   readonly base: number;
@@ -67,14 +66,13 @@ export class Connection {
   orphaned = false;
 
   constructor(
-    place: { sockfd: number; slot: number; generation: number; base: number },
+    place: { sockfd: number; generation: number; base: number },
     rules: ConnectionRules,
     listener: ListenerRecord | undefined,
     link: Link,
     handle: unknown,
   ) {
     this.sockfd = place.sockfd;
-    this.slot = place.slot;
     this.generation = place.generation;
     this.base = place.base;
     this.rules = rules;

@@ -13,10 +13,12 @@ import type { ConnectRequest, ListenerRecord } from "./transport.ts";
 
 /** What a worker is started with. */
 export interface WorkerStart {
-  /** The worker's index: its party, its shard and its pool partition. */
+  /** The worker's index: its party and its pool partition. */
   readonly index: number;
   readonly pool: SharedArrayBuffer;
-  readonly shard: SharedArrayBuffer;
+  /** The v-node table, and the shards of it that are this worker's. */
+  readonly nodes: SharedArrayBuffer;
+  readonly shards: readonly number[];
   readonly counters: SharedArrayBuffer;
   /** On every link but `host`: the worker's end of it. */
   readonly rawLink?: LinkDescription | undefined;

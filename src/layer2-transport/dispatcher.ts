@@ -12,6 +12,8 @@ import type { Counters, WorkerCounter } from "./counters.ts";
 import { type CloseCode, closeCodes, errorWord, kind } from "./descriptor.ts";
 import { framerResult } from "./framer.ts";
 import type { FramePool, Link } from "./link.ts";
+import type { NodeTable } from "./nodes/node-table.ts";
+import { type Ends, node, nodeState, numberOf } from "./nodes/v-node.ts";
 import { Sender } from "./sender.ts";
 import type {
   ConnectionRules,
@@ -20,7 +22,6 @@ import type {
   Transport,
   TransportEvents,
 } from "./transport.ts";
-import { type Ends, node, nodeState, nodeWords, numberOf, type OwnedVNodeTable } from "./v-node.ts";
 
 /** Bytes that may wait behind a message before the sender is held off. */
 const holdBytes = 65_536;
@@ -33,7 +34,7 @@ const retryMs = 2;
 export interface DispatcherContext {
   readonly index: number;
   readonly pool: FramePool;
-  readonly table: OwnedVNodeTable;
+  readonly table: NodeTable;
   readonly counters: Counters<WorkerCounter>;
   readonly links: Map<number, Link>;
   alarm(open: number, code: "backlog" | "frames" | "udp-overflow", text: string): void;
@@ -42,7 +43,8 @@ export interface DispatcherContext {
 }
 
 export class Dispatcher implements TransportEvents {
-  readonly connections: (Connection | undefined)[] = [];
+  /** By sockfd24. */
+  readonly connections = new Map<number, Connection>();
   private transport!: Transport;
   private sender!: Sender;
   private readonly context: DispatcherContext;
@@ -191,7 +193,7 @@ export class Dispatcher implements TransportEvents {
       this.sender.sendMany(this.connections, words, at);
       return;
     }
-    const connection = this.connections[(words[at + 1] as number) & 0xfffff];
+    const connection = this.connections.get(words[at + 1] as number);
     if (!connection || connection.generation !== words[at + 2]) {
       this.sender.refuse(link, words, at);
       return;
@@ -208,8 +210,8 @@ export class Dispatcher implements TransportEvents {
 
   /** The app endpoint has died: its connections end, and nobody is told. */
   dropEndpoint(link: Link): void {
-    for (const connection of this.connections) {
-      if (!connection || connection.link !== link) continue;
+    for (const connection of this.connections.values()) {
+      if (connection.link !== link) continue;
       connection.orphaned = true;
       if (connection.ended) this.retire(connection);
       else this.abort(connection, "worker", true);
@@ -218,21 +220,23 @@ export class Dispatcher implements TransportEvents {
 
   /** Ends the connections of one listener, or all of them, once what was sent is out. */
   finishAll(listenerId: number | undefined, code: CloseCode): void {
-    for (const connection of this.connections) {
-      if (!connection || connection.ended) continue;
+    for (const connection of this.connections.values()) {
+      if (connection.ended) continue;
       if (listenerId === undefined || connection.listener?.id === listenerId) this.finish(connection, code);
     }
   }
 
   /** Connections that have not ended. */
   unendedCount(): number {
-    return this.connections.reduce((sum, connection) => sum + (connection && !connection.ended ? 1 : 0), 0);
+    let count = 0;
+    for (const connection of this.connections.values()) if (!connection.ended) count += 1;
+    return count;
   }
 
   /** Ends at once whatever `finishAll` has left. */
   abortAll(code: CloseCode): void {
-    for (const connection of this.connections)
-      if (connection && !connection.ended) this.abort(connection, code, true);
+    for (const connection of this.connections.values())
+      if (!connection.ended) this.abort(connection, code, true);
   }
 
   // --- the life of a connection -------------------------------------------------------------------------------
@@ -255,14 +259,14 @@ export class Dispatcher implements TransportEvents {
     listener: ListenerRecord | undefined,
   ): Connection | undefined {
     const { table } = this.context;
-    const { protocol, framing, sendlen } = rules;
-    const slot = table.allocate({ ...ends, protocol, framing, sendlen, endpoint: link.peer, open: openId });
-    if (slot < 0) return undefined;
-    const base = slot * nodeWords;
+    const sockfd = table.allocateAnywhere();
+    if (sockfd < 0) return undefined;
+    const base = table.baseOf(sockfd);
+    table.setTextEnds(base, ends);
+    table.open(base, rules, link.peer, openId);
     const generation = table.words[base + node.generation] as number;
-    const sockfd = (table.shard << 20) | slot;
-    const connection = new Connection({ sockfd, slot, generation, base }, rules, listener, link, handle);
-    this.connections[slot] = connection;
+    const connection = new Connection({ sockfd, generation, base }, rules, listener, link, handle);
+    this.connections.set(sockfd, connection);
     link.post(kind.connected, sockfd, generation, 0, 0, 0, openId, 0);
     return connection;
   }
@@ -299,9 +303,9 @@ export class Dispatcher implements TransportEvents {
   }
 
   private retire(connection: Connection): void {
-    if (this.connections[connection.slot] !== connection) return;
-    this.connections[connection.slot] = undefined;
-    this.context.table.release(connection.slot);
+    if (this.connections.get(connection.sockfd) !== connection) return;
+    this.connections.delete(connection.sockfd);
+    this.context.table.release(connection.sockfd);
   }
 
   // --- messages to the app ------------------------------------------------------------------------------------

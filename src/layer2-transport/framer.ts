@@ -5,7 +5,7 @@
  * how far it looked, and never looks at a byte twice, so that a slow sender cannot make it work.
  */
 
-import type { FramingKind } from "./v-node.ts";
+import type { FramingKind } from "./nodes/v-node.ts";
 
 export const framerResult = { incomplete: 0, malformed: -1, tooLong: -2 } as const;
 

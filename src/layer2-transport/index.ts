@@ -73,6 +73,20 @@ export {
   smallFrameBytes,
   wakeWorker,
 } from "./link.ts";
+// Connections as every thread sees them.
+export {
+  createNodes,
+  type FramingKind,
+  framingKinds,
+  generationOf,
+  node,
+  numberOf,
+  type Protocol,
+  protocols,
+  shards,
+  sockfd24Of,
+  VNodeTable,
+} from "./nodes/v-node.ts";
 export { StreamBuffer } from "./stream-buffer.ts";
 // The options of TCP connections.
 export {
@@ -84,16 +98,3 @@ export {
   tcpOptionWord,
 } from "./tcp/options.ts";
 export type { ConnectionRules, ConnectRequest, ListenerRecord, LocalAddress } from "./transport.ts";
-// Connections as every thread sees them.
-export {
-  createShard,
-  type FramingKind,
-  framingKinds,
-  generationOf,
-  node,
-  numberOf,
-  type Protocol,
-  protocols,
-  sockfd24Of,
-  VNodeTable,
-} from "./v-node.ts";

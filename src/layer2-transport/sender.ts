@@ -12,8 +12,8 @@ import { errorWord, kind } from "./descriptor.ts";
 import type { DispatcherContext } from "./dispatcher.ts";
 import { type FileHost, FileSender } from "./file-sender.ts";
 import type { FramePool, Link } from "./link.ts";
+import { node } from "./nodes/v-node.ts";
 import type { Transport } from "./transport.ts";
-import { node, nodeWords } from "./v-node.ts";
 
 export class Sender implements FileHost {
   readonly pool: FramePool;
@@ -50,20 +50,20 @@ export class Sender implements FileHost {
   }
 
   /** One container for many connections: pairs of (sockfd24, generation) stand in a frame. */
-  sendMany(connections: readonly (Connection | undefined)[], words: Int32Array, at: number): void {
+  sendMany(connections: ReadonlyMap<number, Connection>, words: Int32Array, at: number): void {
     const length = words[at + 5] as number;
     const count = words[at + 6] as number;
     const list = words[at + 7] as number;
     const container = new Container(this.pool, words[at + 3] as number, words[at + 4] as number, length);
     const pairs = new Int32Array(this.pool.buffer, list * 2048, count * 2);
     for (let i = 0; i < count; i += 1) {
-      const slot = (pairs[2 * i] as number) & 0xfffff;
-      const connection = connections[slot];
+      const sockfd = pairs[2 * i] as number;
+      const connection = connections.get(sockfd);
       if (connection && connection.generation === pairs[2 * i + 1] && !connection.ended) {
         container.use();
         this.submit(connection, container);
       } else {
-        this.dropUnsent(slot, pairs[2 * i + 1] as number, length);
+        this.dropUnsent(sockfd, pairs[2 * i + 1] as number, length);
       }
     }
     container.done();
@@ -76,7 +76,7 @@ export class Sender implements FileHost {
     if (what === kind.send || what === kind.file)
       this.pool.drop(words[at + 3] as number, this.pool.partition);
     if (what === kind.send) {
-      this.dropUnsent((words[at + 1] as number) & 0xfffff, words[at + 2] as number, words[at + 5] as number);
+      this.dropUnsent(words[at + 1] as number, words[at + 2] as number, words[at + 5] as number);
     }
     if (what === kind.file || what === kind.flush) {
       const error = what === kind.file ? errorWord("ESTALE") : 0;
@@ -195,10 +195,10 @@ export class Sender implements FileHost {
   }
 
   /** Counts a send that came too late, so that `queued` of a connection about to be retired stays true. */
-  private dropUnsent(slot: number, generation: number, length: number): void {
+  private dropUnsent(sockfd: number, generation: number, length: number): void {
     const { counters, table } = this.context;
     counters.add("layer2.drop.send-after-end");
-    const base = slot * nodeWords;
+    const base = table.baseOf(sockfd);
     if (table.words[base + node.generation] === generation)
       Atomics.add(table.words, base + node.written, length);
   }

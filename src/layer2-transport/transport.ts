@@ -16,8 +16,8 @@ import type { ErrorCode } from "../layer1-app/errors.ts";
 import type { Connection } from "./connection.ts";
 import type { Container } from "./container.ts";
 import type { CloseCode } from "./descriptor.ts";
+import type { Ends, FramingKind, Protocol } from "./nodes/v-node.ts";
 import type { TcpOptions } from "./tcp/options.ts";
-import type { Ends, FramingKind, Protocol } from "./v-node.ts";
 
 /** How a listener's or client's connections are treated. Plain data: it crosses threads. */
 export interface ConnectionRules {

@@ -1,5 +1,5 @@
 /**
- * A layer-2 worker thread: owns a shard of connections, serves the links to the app endpoints, drives a transport.
+ * A layer-2 worker thread: owns shards of connections, serves the links to the app endpoints, drives a transport.
  *
  * Layer 2. The entry point that `worker_threads` runs. It wires the parts together and obeys control messages;
  * what happens to connections is in `dispatcher.ts`.
@@ -12,8 +12,8 @@ import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { Counters, workerCounterNames } from "./counters.ts";
 import { Dispatcher, type DispatcherContext } from "./dispatcher.ts";
 import { FramePool, Link, Mailbox } from "./link.ts";
+import { NodeTable } from "./nodes/node-table.ts";
 import type { ListenerRecord, Transport } from "./transport.ts";
-import { OwnedVNodeTable } from "./v-node.ts";
 
 if (!parentPort) throw new Error("worker.ts runs in a worker thread only");
 const port = parentPort;
@@ -25,10 +25,13 @@ const alarms = new AlarmGate<"backlog" | "frames" | "udp-overflow">((open, code,
   tell({ type: "alarm", open, code, text, count }),
 );
 
+const table = new NodeTable(start.nodes);
+for (const shard of start.shards) table.adopt(shard);
+
 const context: DispatcherContext = {
   index: start.index,
   pool: new FramePool(start.pool, start.index),
-  table: new OwnedVNodeTable(start.shard, start.index),
+  table,
   counters: new Counters(workerCounterNames, start.counters),
   links,
   alarm: (open, code, text) => alarms.raise(open, code, text),

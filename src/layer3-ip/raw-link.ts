@@ -37,6 +37,8 @@ export interface RawLinkOptions {
   readonly partition: number;
   /** What drops packets before anything else sees them; its lists are filled. */
   readonly guard?: NativeGuard | undefined;
+  /** Which worker owns each shard: an int32 a shard, index + 1 or 0. The link writes it as workers come and go. */
+  readonly owners?: SharedArrayBuffer | undefined;
 }
 
 interface Queue {
@@ -57,20 +59,21 @@ export class RawLink {
   readonly prefixes: readonly string[];
   private readonly link: NativeLink;
   private readonly queues: Queue[] = [];
-  private readonly owners = new SharedArrayBuffer(4 * shardCount);
+  private readonly owners: SharedArrayBuffer;
   private readonly names: readonly string[];
   private readonly steerKey: SteerKey;
   private readonly guard: NativeGuard | undefined;
   private readonly capture: Capture | undefined;
   private readonly attached = new Set<number>();
 
-  constructor({ settings, pool, partition, guard }: RawLinkOptions) {
+  constructor({ settings, pool, partition, guard, owners }: RawLinkOptions) {
     const native = loadNative();
     const { kind, prefixes, routes } = settings;
     const own = [...settings.addresses, ...prefixes.map((prefix) => ({ ...prefix, whole: true }))];
     const ways = routes.flatMap(({ to, via }) => [to, via]);
     this.kind = kind;
     this.guard = guard;
+    this.owners = owners ?? new SharedArrayBuffer(4 * shardCount);
     this.names = native.linkCounterNames();
     const key = randomBytes(8);
     this.steerKey = { low: key.readUInt32LE(0), high: key.readUInt32LE(4) };

@@ -3,8 +3,8 @@ import fc from "fast-check";
 import { pack } from "msgpackr";
 import { describe, expect, test } from "vitest";
 import { createFramer, framerResult } from "../../src/layer2-transport/framer.ts";
+import type { FramingKind } from "../../src/layer2-transport/nodes/v-node.ts";
 import { StreamBuffer } from "../../src/layer2-transport/stream-buffer.ts";
-import type { FramingKind } from "../../src/layer2-transport/v-node.ts";
 
 /** Feeds a stream in pieces; the messages, and the error that ended it. */
 function cut(

@@ -11,8 +11,8 @@ import { plainAddress } from "../../layer3-ip/address.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import { Fifo } from "../fifo.ts";
+import type { Ends } from "../nodes/v-node.ts";
 import type { ConnectRequest, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
-import type { Ends } from "../v-node.ts";
 import { writeDirectly } from "./direct-write.ts";
 import { errorCodeOf, explain, systemCode } from "./errors.ts";
 

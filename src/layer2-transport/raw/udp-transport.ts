@@ -16,8 +16,8 @@ import type { Counters, WorkerCounter } from "../counters.ts";
 import type { CloseCode } from "../descriptor.ts";
 import { Fifo } from "../fifo.ts";
 import { type FramePool, smallFrameBytes } from "../link.ts";
+import type { Ends } from "../nodes/v-node.ts";
 import type { ConnectRequest, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
-import type { Ends } from "../v-node.ts";
 import { Flow, FlowKey, FlowTable } from "./flow.ts";
 import { LocalPorts, sourceFor, type UdpListener } from "./local-ports.ts";
 import {
