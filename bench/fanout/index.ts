@@ -4,7 +4,7 @@
  * See docs/benchmarks.md for the method.
  */
 import type { Bench, BenchContext, Row } from "../lib/bench.ts";
-import { compileTools, openWorkshop } from "../lib/compile.ts";
+import { compileTools, openWorkshop, streamTools } from "../lib/compile.ts";
 import { createNetwork } from "../lib/netns.ts";
 import { Disturbed, type Measured, measure, type Scenario, type Setting } from "./measure.ts";
 import { makePlan, type Plan } from "./plan.ts";
@@ -26,7 +26,7 @@ async function run(context: BenchContext): Promise<Row[]> {
   const workshop = await openWorkshop();
   const network = await createNetwork(context.say);
   try {
-    const tools = await compileTools(workshop);
+    const tools = await compileTools(workshop, streamTools);
     const references = await compileReferences(workshop);
     const plan = makePlan({ quick: context.quick, relay, segmentation: network.canSetSegmentation });
     const setting = { network, tools, references, ...plan, say: context.say };

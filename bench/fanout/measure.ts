@@ -5,7 +5,7 @@
  * the sink counted can be compared packet by packet. Knows nothing of rounds, medians or marks.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Tools } from "../lib/compile.ts";
+import type { StreamTools } from "../lib/compile.ts";
 import { type CpuUse, cpuBetween, snapshotCpu } from "../lib/cpu-time.ts";
 import type { Network } from "../lib/netns.ts";
 import { framesPerSecond, type Publisher, type Sent, startPublisher } from "../lib/publisher.ts";
@@ -25,7 +25,7 @@ export interface Scenario {
 
 export interface Setting {
   readonly network: Network;
-  readonly tools: Tools;
+  readonly tools: StreamTools;
   readonly references: References;
   /** Frames before the window, with all readers there, and in it: whole GOPs. */
   readonly warmUpFrames: number;

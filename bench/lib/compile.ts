@@ -42,20 +42,30 @@ export const toolSources = {
   publisher: ["publisher.c", "stream.c", "samples.c", "rtsp_client.c"],
   udp_sink: ["udp_sink.c", "tcx_counter.c", "samples.c"],
   rtsp_readers: ["rtsp_readers.c", "interleaved_counter.c", "samples.c", "rtsp_client.c"],
+  wire: ["wire.c", "super_packet.c"],
+  echo_client: ["echo_client.c"],
+  bulk_peer: ["bulk_peer.c"],
 } as const;
 
-export type ToolName = keyof typeof toolSources;
-export type Tools = Readonly<Record<ToolName, string>>;
+/** What the fan-out bench is made of. */
+export const streamTools = ["publisher", "udp_sink", "rtsp_readers"] as const;
+export type StreamTools = Tools<(typeof streamTools)[number]>;
 
-/** Compiles all shared tools; the paths of the programs. */
-export async function compileTools(workshop: Workshop): Promise<Tools> {
+export type ToolName = keyof typeof toolSources;
+export type Tools<Name extends ToolName = ToolName> = Readonly<Record<Name, string>>;
+
+/** Compiles some of the shared tools; the paths of the programs. */
+export async function compileTools<Name extends ToolName>(
+  workshop: Workshop,
+  names: readonly Name[],
+): Promise<Tools<Name>> {
   const folder = join(import.meta.dirname, "tools");
-  const programs: Partial<Record<ToolName, string>> = {};
-  for (const name of Object.keys(toolSources) as ToolName[]) {
+  const programs: Partial<Record<Name, string>> = {};
+  for (const name of names) {
     programs[name] = await workshop.compile(
       name,
       toolSources[name].map((file) => join(folder, file)),
     );
   }
-  return programs as Tools;
+  return programs as Tools<Name>;
 }

@@ -2,7 +2,7 @@
  * The publisher of a bench: a synthetic H.264 stream at the pace of a camera, from the sink's side of the network.
  */
 import { Child } from "./children.ts";
-import type { Tools } from "./compile.ts";
+import type { StreamTools } from "./compile.ts";
 import type { Network } from "./netns.ts";
 
 export const framesPerSecond = 25;
@@ -35,7 +35,7 @@ export interface Publisher {
 }
 
 export async function startPublisher(
-  tools: Tools,
+  tools: StreamTools,
   network: Network,
   options: PublisherOptions,
 ): Promise<Publisher> {

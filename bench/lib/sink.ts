@@ -5,7 +5,7 @@
  * everything. TCP readers are one process that counts interleaved packets.
  */
 import { Child } from "./children.ts";
-import type { Tools } from "./compile.ts";
+import type { StreamTools } from "./compile.ts";
 import type { Network } from "./netns.ts";
 
 /** First of the receivers' ports: even ones for RTP, the next for RTCP. Below the kernel's ephemeral range. */
@@ -48,7 +48,7 @@ export function samplePositions(readers: number): number[] {
 
 /** Port pairs for `readers` receivers of UDP. */
 export async function startUdpSink(
-  tools: Tools,
+  tools: StreamTools,
   network: Network,
   readers: number,
   say: (line: string) => void,
@@ -77,7 +77,11 @@ export interface ReadersOptions {
 }
 
 /** RTSP sessions, all playing when this resolves. For UDP, media go to a sink that is already there. */
-export async function startReaders(tools: Tools, network: Network, options: ReadersOptions): Promise<Sink> {
+export async function startReaders(
+  tools: StreamTools,
+  network: Network,
+  options: ReadersOptions,
+): Promise<Sink> {
   const { transport, url, readers } = options;
   const samples = transport === "udp" ? [] : samplePositions(readers).map(String);
   const port = transport === "udp" ? firstPort : 0;

@@ -7,7 +7,13 @@ import { Disturbed, type Evidence, judge, type Measured } from "../../bench/fano
 import { makePlan } from "../../bench/fanout/plan.ts";
 import { makeRows, pairedRatio } from "../../bench/fanout/rows.ts";
 import { compileReferences, type References, startServer } from "../../bench/fanout/servers.ts";
-import { compileTools, openWorkshop, type Tools, type Workshop } from "../../bench/lib/compile.ts";
+import {
+  compileTools,
+  openWorkshop,
+  type StreamTools,
+  streamTools,
+  type Workshop,
+} from "../../bench/lib/compile.ts";
 import { createNetwork, type Network } from "../../bench/lib/netns.ts";
 import { startPublisher } from "../../bench/lib/publisher.ts";
 import { type Counts, type Sink, startReaders, startUdpSink } from "../../bench/lib/sink.ts";
@@ -102,13 +108,13 @@ const noRoot = process.getuid?.() !== 0;
 
 describe("the C programs", () => {
   let workshop: Workshop;
-  let tools: Tools;
+  let tools: StreamTools;
   let references: References;
   let network: Network;
 
   beforeAll(async () => {
     workshop = await openWorkshop();
-    tools = await compileTools(workshop);
+    tools = await compileTools(workshop, streamTools);
     references = await compileReferences(workshop);
     network = await createNetwork(() => {});
   });
