@@ -63,9 +63,14 @@ export function hopLimitOf(words: Int32Array, at: number): number {
   return ((words[at + 5] as number) >>> 16) & 0xff;
 }
 
-/** Arrival in microseconds of CLOCK_MONOTONIC. */
-export function receivedUsOf(words: Int32Array, at: number): number {
-  return ((words[at + 7] as number) >>> 0) * 2 ** 32 + ((words[at + 6] as number) >>> 0);
+/** Arrival in microseconds of CLOCK_MONOTONIC: the low 32 bits, signed. Take differences: `(now - low) | 0`. */
+export function receivedUsLowOf(words: Int32Array, at: number): number {
+  return words[at + 6] as number;
+}
+
+/** The flow's steering hash (see steer.ts), signed; of an ICMP error, that of the flow whose packet it quotes. */
+export function hashOf(words: Int32Array, at: number): number {
+  return words[at + 7] as number;
 }
 
 /** Writes a descriptor for a packet to be sent; hop limit and traffic class are the link's defaults. */

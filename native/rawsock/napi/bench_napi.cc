@@ -96,7 +96,7 @@ class BenchThread {
     size_t next = 0;
     while (!frames.empty() && done < count_ && !stopping()) {
       packet.frame = frames[next];
-      packet.received_us = done;
+      packet.received_us = static_cast<uint32_t>(done);
       if (out.push(packet.encode())) {
         ++done;
         next = next + 1 == frames.size() ? 0 : next + 1;

@@ -108,6 +108,7 @@ void work(Runtime& runtime, const uint8_t* from, const uint8_t* to, uint32_t cou
       const PacketDescriptor packet = PacketDescriptor::decode(slot);
       const auto frame = pool.frame(packet.frame);
       CHECK(packet.length == 32 && packet.checksum_state == ChecksumState::kVerified);
+      CHECK(packet.hash >> 28 == packet.shard);
       CHECK(wire::load32(frame.data() + packet.upper_offset + 8) == got);
       CHECK(pool.release(packet.frame));
       ++got;

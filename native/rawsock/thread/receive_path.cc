@@ -264,7 +264,8 @@ bool ReceivePath::deliver(AttachedWorker& worker, const InputPacket& input,
   packet.label = packet.kind == PacketKind::kData ? input.flow_label : input.icmp_type_code;
   packet.hop_limit = input.hop_limit;
   packet.traffic_class = input.traffic_class;
-  packet.received_us = context_.now_us;
+  packet.received_us = static_cast<uint32_t>(context_.now_us);
+  packet.hash = hash;
   if (!worker.receive.push(packet.encode())) {
     return drop(LinkCounter::kRxDroppedWorkerFull, bytes_of(incoming), incoming.offload);
   }

@@ -12,7 +12,7 @@
 //                           24-31 traffic class
 //   word 6  receivedUsLow   arrival, microseconds of CLOCK_MONOTONIC, low 32 bits (differences of
 //                           these suffice)
-//   word 7  receivedUsHigh  the same, high 32 bits
+//   word 7  hash            received: the flow's steering hash, whose top 4 bits are the shard
 //
 // To send, a worker puts the upper layer's packet at its offset and the two addresses right before
 // it: there they are already where the IP header (20 bytes, or 40) has them. The native thread
@@ -63,7 +63,8 @@ struct PacketDescriptor {
   uint16_t gso_bytes = 0;
   uint8_t hop_limit = 0;
   uint8_t traffic_class = 0;
-  uint64_t received_us = 0;
+  uint32_t received_us = 0;  // low 32 bits
+  uint32_t hash = 0;
 
   using Words = std::array<uint32_t, kDescriptorWords>;
 
@@ -78,8 +79,8 @@ struct PacketDescriptor {
     words[4] = label;
     words[5] = gso_bytes | static_cast<uint32_t>(hop_limit) << 16 |
                static_cast<uint32_t>(traffic_class) << 24;
-    words[6] = static_cast<uint32_t>(received_us);
-    words[7] = static_cast<uint32_t>(received_us >> 32);
+    words[6] = received_us;
+    words[7] = hash;
     return words;
   }
 
@@ -99,7 +100,8 @@ struct PacketDescriptor {
     packet.gso_bytes = static_cast<uint16_t>(words[5]);
     packet.hop_limit = static_cast<uint8_t>(words[5] >> 16);
     packet.traffic_class = static_cast<uint8_t>(words[5] >> 24);
-    packet.received_us = words[6] | static_cast<uint64_t>(words[7]) << 32;
+    packet.received_us = words[6];
+    packet.hash = words[7];
     return packet;
   }
 };
