@@ -31,6 +31,7 @@ export type {
   Apo,
   AppVerbs,
   BuiltInFraming,
+  CloseOptions,
   CloseReason,
   ConnectionStatus,
   ConnectOptions,
@@ -46,6 +47,7 @@ export type {
   RuntimeOptions,
   Sendable,
   Sockfd,
+  TcpSettings,
 } from "./layer1-app/types.ts";
 // The links, and the wire of `mem`.
 export type {
@@ -56,6 +58,8 @@ export type {
   LinkOptions,
   LinkRoute,
   Offender,
+  TcpInfo,
+  TcpStateName,
 } from "./layer2-transport/index.ts";
 export {
   createWire,

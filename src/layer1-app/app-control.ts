@@ -12,6 +12,8 @@ import type { Alarm } from "./types.ts";
 /** What an app worker is started with. */
 export interface AppWorkerStart {
   readonly party: number;
+  /** The kernel has the connections. */
+  readonly isHost: boolean;
   readonly pool: SharedArrayBuffer;
   /** The v-node table, and which worker owns which shard of it. */
   readonly nodes: SharedArrayBuffer;

@@ -23,6 +23,7 @@ export default function appWorker(start: AppWorkerStart): Promise<void> {
     nodes: start.nodes,
     owners: start.owners,
     counters: new Counters(appCounterNames, start.counters),
+    isHost: start.isHost,
     alarm: (open, alarm, error) =>
       raise(open, alarm, endpoint.verbs, error, (text, detail) =>
         tell({ type: "warning", alarm: { ...alarm, text }, detail }),

@@ -19,6 +19,7 @@ const soonDeaths = 5;
 export interface AppWorkersOptions {
   readonly count: number;
   readonly partyOf: (index: number) => number;
+  readonly isHost: boolean;
   readonly pool: SharedArrayBuffer;
   readonly nodes: SharedArrayBuffer;
   readonly owners: SharedArrayBuffer;
@@ -154,8 +155,16 @@ export class AppWorkers {
     place.port = port1;
     port1.on("message", (message: FromAppWorker) => this.hear(message));
     port1.unref();
-    const { pool, nodes, owners } = this.options;
-    const start: AppWorkerStart = { party, pool, nodes, owners, counters: counters.memory, port: port2 };
+    const { isHost, pool, nodes, owners } = this.options;
+    const start: AppWorkerStart = {
+      party,
+      isHost,
+      pool,
+      nodes,
+      owners,
+      counters: counters.memory,
+      port: port2,
+    };
     const startedMs = performance.now();
     this.options.connect(party, (index, memory, port) => {
       this.tell(place, { type: "link", index, memory, port }, [port]);

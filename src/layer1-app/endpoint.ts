@@ -9,6 +9,7 @@ import type { MessagePort } from "node:worker_threads";
 import {
   type AppCounter,
   type Counters,
+  closeBits,
   closeCodes,
   errorOfWord,
   type FramePool,
@@ -23,7 +24,7 @@ import { type AlarmSink, AppConnection, type OpenRecord } from "./app-connection
 import { closeReason } from "./close-reason.ts";
 import { ApoError, errorCodes } from "./errors.ts";
 import { AppMessage, decodeValue } from "./message.ts";
-import { Sending, type SendingContext } from "./sending.ts";
+import { Sending, type SendingContext, type Settle } from "./sending.ts";
 import { Streams } from "./streams.ts";
 import type { AppVerbs, CloseReason, Sockfd } from "./types.ts";
 import { Verbs } from "./verbs.ts";
@@ -35,6 +36,8 @@ export interface EndpointOptions {
   readonly owners: SharedArrayBuffer;
   readonly counters: Counters<AppCounter>;
   readonly alarm: AlarmSink;
+  /** The kernel has the connections. */
+  readonly isHost: boolean;
   /** Microtasks suit a thread that runs apps: what one turn sends leaves as one batch. */
   readonly later?: (run: () => void) => void;
 }
@@ -42,7 +45,7 @@ export interface EndpointOptions {
 interface Token {
   /** Who will answer. */
   readonly link: Link | undefined;
-  readonly settle: (error: ApoError | undefined) => void;
+  readonly settle: Settle;
 }
 
 export class Endpoint implements SendingContext {
@@ -74,7 +77,7 @@ export class Endpoint implements SendingContext {
       fail: (sockfd, error) => this.failStream(sockfd, error),
       isOpen: (sockfd) => this.nodes.find(sockfd) >= 0,
     });
-    this.verbs = new Verbs(this.sending, this.streams);
+    this.verbs = new Verbs(this.sending, this.streams, options.isHost);
     this.mailbox = new Mailbox(
       (link, words, at) => this.receive(link, words, at),
       options.later ?? queueMicrotask,
@@ -105,7 +108,7 @@ export class Endpoint implements SendingContext {
     }
   }
 
-  token(sockfd: Sockfd, settle: (error: ApoError | undefined) => void): number {
+  token(sockfd: Sockfd, settle: Settle): number {
     const token = this.nextToken;
     this.nextToken = token >= 0x7fff_ffff ? 1 : token + 1;
     this.tokens.set(token, { link: this.sending.link(sockfd), settle });
@@ -167,7 +170,7 @@ export class Endpoint implements SendingContext {
     const sockfd24 = words[at + 1] as number;
     const generation = words[at + 2] as number;
     if (what === kind.answered) {
-      this.answered(words[at + 6] as number, words[at + 7] as number);
+      this.answered(words, at);
       return false;
     }
     if (what === kind.connected) return this.connected(link, sockfd24, generation, words[at + 6] as number);
@@ -194,7 +197,7 @@ export class Endpoint implements SendingContext {
   private connected(link: Link, sockfd24: number, generation: number, openId: number): boolean {
     const open = this.opens.get(openId);
     if (!open) {
-      link.post(kind.close, sockfd24, generation, 0, 0, 0, closeCodes.indexOf("closed"), 1);
+      link.post(kind.close, sockfd24, generation, 0, 0, 0, closeCodes.indexOf("closed"), closeBits.reset);
       return false;
     }
     const connection = new AppConnection(sockfd24, generation, link, open);
@@ -228,12 +231,21 @@ export class Endpoint implements SendingContext {
     else this.handle(connection, held.kind, held.frame, held.offset, held.length);
   }
 
-  private answered(number: number, errorWord: number): void {
+  private answered(words: Int32Array, at: number): void {
+    const frame = words[at + 3] as number;
+    const number = words[at + 6] as number;
+    const code = errorOfWord(words[at + 7] as number);
+    let text: string | undefined;
+    if (frame !== 0) {
+      text = Buffer.from(this.bytesOf(frame, words[at + 4] as number, words[at + 5] as number)).toString(
+        "utf8",
+      );
+      this.pool.drop(frame, this.pool.partition);
+    }
     const token = this.tokens.get(number);
     if (!token) return;
     this.tokens.delete(number);
-    const code = errorOfWord(errorWord);
-    token.settle(code ? new ApoError(code, errorCodes[code]) : undefined);
+    token.settle(code ? new ApoError(code, errorCodes[code]) : undefined, text);
   }
 
   // --- messages -----------------------------------------------------------------------------------------------
@@ -408,7 +420,7 @@ export class Endpoint implements SendingContext {
     this.counters.add("layer1.handler.errors");
     const connection = this.connection(sockfd);
     if (connection) connection.failure ??= error;
-    this.sending.close(sockfd, closeCodes.indexOf("handler"), true);
+    this.sending.close(sockfd, closeCodes.indexOf("handler"), closeBits.reset);
     this.nodes.markGone(sockfd);
     this.alarm(connection?.open, { code: "handler", text: error.message, count: 1 }, error.cause);
   }
@@ -421,7 +433,7 @@ export class Endpoint implements SendingContext {
     if (connection.ended) return;
     connection.failure ??= error;
     this.nodes.markGone(connection.sockfd);
-    this.sending.close(connection.sockfd, closeCodes.indexOf(code), false);
+    this.sending.close(connection.sockfd, closeCodes.indexOf(code), 0);
   }
 
   private end(connection: AppConnection, reason: CloseReason): void {
@@ -447,7 +459,11 @@ export class Endpoint implements SendingContext {
     const { incoming } = link;
     for (let at = incoming.take(); at >= 0; at = incoming.take()) {
       const what = incoming.words[at];
-      if (what === kind.message || what === kind.chunk) {
+      if (
+        what === kind.message ||
+        what === kind.chunk ||
+        (what === kind.answered && incoming.words[at + 3] !== 0)
+      ) {
         this.pool.drop(incoming.words[at + 3] as number, this.pool.partition);
       }
     }

@@ -10,8 +10,8 @@ import { ApoError } from "./errors.ts";
 import type { RuntimeOptions } from "./types.ts";
 
 type OwnName = Exclude<keyof RuntimeOptions, keyof LinkOptions>;
-/** Every option that text can be: not `wire` and `guard`, which are objects. */
-export type EnvironmentOption = Exclude<keyof RuntimeOptions, "wire" | "guard">;
+/** Every option that text can be: not `wire`, `guard` and `tcp`, which are objects. */
+export type EnvironmentOption = Exclude<keyof RuntimeOptions, "wire" | "guard" | "tcp">;
 
 /** APO_LINK, APO_HOST_ADDRESS, …: the option in capitals. */
 export function variableOf(option: string): string {

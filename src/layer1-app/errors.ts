@@ -9,6 +9,7 @@ export const errorCodes = {
   ESTALE: "the sockfd's connection has ended",
   EINVAL: "an argument is not what it must be",
   ENOTSUP: "this link or this build cannot do that",
+  EPIPE: "the sending side of the connection has been closed",
   ENOBUFS: "more is queued than the limit allows",
   EMSGSIZE: "a message is longer than its limit or its framing allows",
   EPROTO: "the peer sent bytes that no message can start with",

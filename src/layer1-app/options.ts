@@ -6,15 +6,17 @@
 
 import {
   type ConnectionRules,
-  defaultTcpOptions,
   type FramingKind,
   framingKinds,
   type Protocol,
   protocols,
+  type TcpOptions,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import { framing as builtIn } from "./framing.ts";
 import { checkNames, invalid, whole } from "./option-checks.ts";
+import { defaultSendlen } from "./runtime-options.ts";
+import { checkSendBuffer, checkTcpSettings, hostTcpOptions, tcpSettingNames } from "./tcp-options.ts";
 import type { ConnectOptions, FramingFunction, Handlers, ListenOptions } from "./types.ts";
 
 /** `opens` in the runtime's own words. */
@@ -39,13 +41,37 @@ export interface Opening {
 }
 
 const handlerNames = ["connected", "request", "closed", "alarm"] as const;
-const commonNames = ["protocol", "recvlen", "framing", "module", "idleMs", "waiting", "nodelay", "sendlen"];
+const commonNames = [
+  "protocol",
+  "recvlen",
+  "framing",
+  "module",
+  "idleMs",
+  "waiting",
+  "sendlen",
+  "sendBuffer",
+];
 const serverNames = ["port", "address", "backlog"];
 const clientNames = ["to", "news", "connectMs"];
 const connectionsPerBacklogUnit = 256;
 
-export function checkOpenOptions(options: ListenOptions | ConnectOptions): Opening {
-  checkNames("opens", options, [...handlerNames, ...commonNames, ...serverNames, ...clientNames]);
+/** What holds where `opens` says nothing, and what the link can do. */
+export interface OpenGround {
+  readonly tcp: TcpOptions;
+  readonly sendlen: number;
+  readonly isHost: boolean;
+}
+
+const plainGround: OpenGround = { tcp: hostTcpOptions, sendlen: defaultSendlen, isHost: true };
+
+export function checkOpenOptions(options: ListenOptions | ConnectOptions, ground = plainGround): Opening {
+  checkNames("opens", options, [
+    ...handlerNames,
+    ...commonNames,
+    ...serverNames,
+    ...clientNames,
+    ...tcpSettingNames,
+  ]);
   const protocol = options.protocol;
   if (!protocols.includes(protocol)) throw invalid("opens", "protocol", protocol, '"tcp", "udp" or "icmp"');
   const isClient = options.to !== undefined;
@@ -74,7 +100,7 @@ export function checkOpenOptions(options: ListenOptions | ConnectOptions): Openi
       "opens: with module, export the framing function as `framing` from the module",
     );
   }
-  const rules = checkRules(options, protocol, framing.kind);
+  const rules = checkRules(options, protocol, framing.kind, ground);
   return { rules, handlers, module, framingFunction: framing.framingFunction, name, server, client };
 }
 
@@ -82,17 +108,19 @@ function checkRules(
   options: ListenOptions | ConnectOptions,
   protocol: Protocol,
   framing: FramingKind,
+  ground: OpenGround,
 ): ConnectionRules {
-  const { nodelay = true } = options;
-  if (typeof nodelay !== "boolean") throw invalid("opens", "nodelay", nodelay, "true or false");
+  const given = options as unknown as Record<string, unknown>;
+  const strange = protocol === "tcp" ? undefined : tcpSettingNames.find((name) => given[name] !== undefined);
+  if (strange) throw new ApoError("EINVAL", `opens: ${strange} is for tcp, this is ${protocol}`);
   return {
     protocol,
     framing,
     recvlen: whole("opens", "recvlen", options.recvlen, 65_536, 1, 2 ** 30),
-    sendlen: whole("opens", "sendlen", options.sendlen, 16 * 2 ** 20, 1, 2 ** 31 - 1),
+    sendlen: checkSendBuffer("opens", options.sendBuffer, options.sendlen) ?? ground.sendlen,
     idleMs: whole("opens", "idleMs", options.idleMs, 60_000, 0, 2 ** 31 - 1),
     waiting: whole("opens", "waiting", options.waiting, 64, 0, 2 ** 20),
-    tcp: { ...defaultTcpOptions, nodelay },
+    tcp: protocol === "tcp" ? checkTcpSettings("opens", options, ground.tcp, ground.isHost) : ground.tcp,
   };
 }
 

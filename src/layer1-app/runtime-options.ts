@@ -8,17 +8,23 @@ import { availableParallelism } from "node:os";
 import {
   checkLinkOptions,
   checkOptionsBelong,
+  defaultTcpOptions,
   type LinkSettings,
   linkKinds,
   linkOptionNames,
   maxAppWorkers,
   maxWorkers,
+  type TcpOptions,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import { checkNames, invalid, whole } from "./option-checks.ts";
+import { checkSendBuffer, checkTcpSettings, hostTcpOptions, tcpSettingNames } from "./tcp-options.ts";
 import type { RuntimeOptions } from "./types.ts";
 
-const ownNames = ["link", "workers", "appWorkers", "poolBytes"];
+const ownNames = ["link", "workers", "appWorkers", "poolBytes", "tcp"];
+
+/** Bytes that may be queued for one connection. */
+export const defaultSendlen = 16 * 2 ** 20;
 
 export interface RuntimeSettings {
   /** The link's, on every one but `host`. */
@@ -26,6 +32,9 @@ export interface RuntimeSettings {
   readonly workers: number;
   readonly appWorkers: number;
   readonly poolBytes: number;
+  /** What holds for connections where `opens` says nothing. */
+  readonly tcp: TcpOptions;
+  readonly sendlen: number;
 }
 
 /** What asking for the guard leads to on the `host` link. */
@@ -39,12 +48,15 @@ export function noGuardOnHost(): ApoError {
 
 export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
   checkNames("createRuntime", options, [...ownNames, ...linkOptionNames]);
-  const { link = "host", workers, appWorkers, poolBytes, ...linkOptions } = options;
+  const { link = "host", workers, appWorkers, poolBytes, tcp = {}, ...linkOptions } = options;
   if (!linkKinds.includes(link)) {
     throw invalid("createRuntime", "link", link, `one of ${linkKinds.map((one) => `"${one}"`).join(", ")}`);
   }
   if (link === "host" && linkOptions.guard !== undefined) throw noGuardOnHost();
   if (link === "host") checkOptionsBelong(link, linkOptions);
+  checkNames("createRuntime: tcp", tcp, [...tcpSettingNames, "sendBuffer"]);
+  const isHost = link === "host";
+  const base = isHost ? hostTcpOptions : defaultTcpOptions;
   const half = Math.max(1, Math.floor(availableParallelism() / 2));
   return {
     link: link === "host" ? undefined : checkLinkOptions(link, linkOptions),
@@ -58,5 +70,7 @@ export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
       maxAppWorkers,
     ),
     poolBytes: whole("createRuntime", "poolBytes", poolBytes, 64 * 2 ** 20, 2 ** 20, 2 ** 31),
+    tcp: checkTcpSettings("createRuntime: tcp", tcp, base, isHost),
+    sendlen: checkSendBuffer("createRuntime: tcp", tcp.sendBuffer, undefined) ?? defaultSendlen,
   };
 }

@@ -13,6 +13,7 @@ import {
   type Guard,
   type ListenerRecord,
   type LocalAddress,
+  type TcpInfo,
 } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import { raise, warnProcess } from "./alarms.ts";
@@ -21,12 +22,13 @@ import { Endpoint } from "./endpoint.ts";
 import { namingEnvironment, withEnvironment } from "./environment.ts";
 import { ApoError } from "./errors.ts";
 import { RuntimeListener } from "./listener.ts";
-import { checkOpenOptions, type Opening } from "./options.ts";
+import { checkOpenOptions, type OpenGround, type Opening } from "./options.ts";
 import { checkRuntimeOptions, noGuardOnHost } from "./runtime-options.ts";
 import { Threads } from "./threads.ts";
 import type {
   Alarm,
   Apo,
+  CloseOptions,
   ConnectionStatus,
   ConnectOptions,
   LinkFacts,
@@ -35,6 +37,7 @@ import type {
   Peer,
   RuntimeOptions,
   Sockfd,
+  TcpSettings,
 } from "./types.ts";
 import { Verbs } from "./verbs.ts";
 
@@ -65,6 +68,7 @@ export class Runtime implements Apo {
   readonly threads: Threads;
   readonly endpoint: Endpoint;
   private readonly verbs: Verbs;
+  private readonly ground: OpenGround;
   private readonly counted = new Counters(appCounterNames);
   private readonly listeners = new Map<number, RuntimeListener>();
   private readonly connects = new Map<number, PendingConnect>();
@@ -79,7 +83,10 @@ export class Runtime implements Apo {
     const { promise, resolve } = Promise.withResolvers<ApoError | undefined>();
     this.closed = promise;
     this.resolveClosed = resolve;
-    this.threads = new Threads(checkRuntimeOptions(options), {
+    const settings = checkRuntimeOptions(options);
+    const isHost = settings.link === undefined;
+    this.ground = { tcp: settings.tcp, sendlen: settings.sendlen, isHost };
+    this.threads = new Threads(settings, {
       message: (index, message) => this.hear(index, message),
       workerDied: (index, error, again) => this.workerDied(index, error, again),
       workerReplaced: (index) => this.workerReplaced(index),
@@ -92,9 +99,10 @@ export class Runtime implements Apo {
       nodes: this.threads.nodes,
       owners: this.threads.owners,
       counters: this.counted,
+      isHost,
       alarm: (open, alarm, error) => this.raise(open, alarm, error),
     });
-    this.verbs = new Verbs(this.endpoint.sending, this.endpoint.streams);
+    this.verbs = new Verbs(this.endpoint.sending, this.endpoint.streams, isHost);
     this.endpoint.verbs = this;
   }
 
@@ -112,7 +120,7 @@ export class Runtime implements Apo {
   opens(options: ListenOptions): Promise<Listener>;
   opens(options: ConnectOptions): Promise<Sockfd>;
   async opens(options: ListenOptions | ConnectOptions): Promise<Listener | Sockfd> {
-    const opening = checkOpenOptions(options);
+    const opening = checkOpenOptions(options, this.ground);
     this.checkOpen();
     const id = this.nextOpen++;
     const parties = await this.prepare(id, opening);
@@ -130,9 +138,10 @@ export class Runtime implements Apo {
     return this.verbs.sendto(to, data);
   }
 
-  async close(what?: Sockfd | Listener, options?: { reset?: boolean }): Promise<void> {
+  async close(what?: Sockfd | Listener, options?: CloseOptions): Promise<void> {
     if (what === undefined) return this.shutDown(undefined);
     if (typeof what !== "number") return what.close();
+    if (options?.shutdown !== undefined && !options.reset) return this.verbs.close(what, options);
     const ended = this.endpoint.ended(what);
     this.verbs.close(what, options);
     await ended;
@@ -152,6 +161,14 @@ export class Runtime implements Apo {
 
   status(sockfd: Sockfd): ConnectionStatus {
     return this.verbs.status(sockfd);
+  }
+
+  tune(sockfd: Sockfd, options: TcpSettings): void {
+    this.verbs.tune(sockfd, options);
+  }
+
+  info(sockfd: Sockfd): Promise<TcpInfo> {
+    return this.verbs.info(sockfd);
   }
 
   async fanout(options?: FanoutOptions): Promise<Fanout> {

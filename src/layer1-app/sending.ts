@@ -8,6 +8,7 @@
 import {
   type AppCounter,
   type Counters,
+  closeBits,
   Fifo,
   type FramePool,
   type FramingKind,
@@ -19,6 +20,7 @@ import {
   node,
   smallFrameBytes,
   sockfd24Of,
+  type TcpInfo,
   type VNodeTable,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
@@ -42,6 +44,9 @@ interface Group {
   count: number;
 }
 
+/** Who waits for an answer; it may come with a text. */
+export type Settle = (error: ApoError | undefined, text?: string) => void;
+
 /** What sending needs of its endpoint. */
 export interface SendingContext {
   readonly pool: FramePool;
@@ -52,7 +57,7 @@ export interface SendingContext {
   readonly links: readonly (Link | undefined)[];
   readonly counters: Counters<AppCounter>;
   /** A number under which the worker will answer. */
-  token(sockfd: Sockfd, settle: (error: ApoError | undefined) => void): number;
+  token(sockfd: Sockfd, settle: Settle): number;
 }
 
 export function staleError(sockfd: Sockfd): ApoError {
@@ -77,6 +82,16 @@ export class Sending {
     return base;
   }
 
+  /** Likewise for a connection whose sending side is open; throws `EPIPE` when it is not. */
+  findToSend(sockfd: Sockfd): number {
+    const base = this.find(sockfd);
+    if (!this.nodes.isShutAt(base)) return base;
+    throw new ApoError(
+      "EPIPE",
+      `sockfd ${sockfd} was closed with { shutdown: "write" }: nothing more is sent on it`,
+    );
+  }
+
   get nodes(): VNodeTable {
     return this.context.nodes;
   }
@@ -94,7 +109,7 @@ export class Sending {
 
   /** Sends one message to one connection. */
   one(sockfd: Sockfd, data: Uint8Array | string | unknown): Promise<void> | undefined {
-    const base = this.find(sockfd);
+    const base = this.findToSend(sockfd);
     const table = this.nodes;
     const framingKind = table.framingAt(base);
     const asIs = data instanceof Uint8Array || (typeof data === "string" && framingKind !== "msgpack");
@@ -137,7 +152,7 @@ export class Sending {
 
   /** Has the worker send a part of a file. The promise settles when it is out, or has failed. */
   file(sockfd: Sockfd, slice: FileSlice): Promise<void> {
-    this.find(sockfd);
+    this.findToSend(sockfd);
     const path = typeof slice.file === "string" ? slice.file : fileUrlPath(slice.file);
     const { offset = 0, length = -1 } = slice;
     if (!isCount(offset))
@@ -184,14 +199,35 @@ export class Sending {
     return empty ? limit : limit - table.queuedAt(base);
   }
 
-  /** Posts a close behind what waits; a reset goes first. */
-  close(sockfd: Sockfd, code: number, reset: boolean): void {
-    const run = (): boolean => {
-      this.postTo(sockfd, kind.close, 0, 0, code, reset ? 1 : 0);
+  /** Posts a close behind what waits; a reset, and an end of receiving, go first. `bits`: of `closeBits`. */
+  close(sockfd: Sockfd, code: number, bits: number): void {
+    if (this.waiting.length === 0 || (bits & ~closeBits.write) !== 0) {
+      this.postTo(sockfd, kind.close, 0, 0, code, bits);
+      return;
+    }
+    this.whenRoom(() => {
+      this.postTo(sockfd, kind.close, 0, 0, code, bits);
       return true;
-    };
-    if (reset) run();
-    else this.whenRoom(run);
+    });
+  }
+
+  /** Changes options of a connection, behind what was sent: pairs of place and word. */
+  tune(sockfd: Sockfd, pairs: readonly [number, number][]): undefined {
+    this.whenRoom(() => {
+      for (const [place, word] of pairs) this.postTo(sockfd, kind.option, 0, 0, place, word);
+      return true;
+    });
+  }
+
+  /** Asks the worker for a snapshot of the connection. */
+  info(sockfd: Sockfd): Promise<TcpInfo> {
+    return new Promise((resolve, reject) => {
+      const token = this.context.token(sockfd, (error, answer) => {
+        if (error) reject(error);
+        else resolve(JSON.parse(answer ?? "{}") as TcpInfo);
+      });
+      this.postTo(sockfd, kind.info, 0, 0, token, 0);
+    });
   }
 
   stop(): void {
@@ -261,7 +297,7 @@ export class Sending {
     const { counters, nodes: table } = this.context;
     const worker = this.worker(sockfd);
     const base = worker < 0 ? -1 : table.find(sockfd);
-    if (base < 0) {
+    if (base < 0 || table.isShutAt(base)) {
       counters.add("layer1.drop.stale");
       return false;
     }

@@ -111,6 +111,7 @@ export class Threads {
   startApps(): AppWorkers {
     this.apps ??= new AppWorkers({
       count: this.parties.appWorkers,
+      isHost: this.settings.link === undefined,
       partyOf: (index) => appParty(this.parties, index),
       pool: this.pool.buffer,
       nodes: this.nodes,

@@ -5,7 +5,7 @@
  * kernel sockets. `runtime.ts` implements `Apo`.
  */
 
-import type { Guard, LinkKind, LinkOptions } from "../layer2-transport/index.ts";
+import type { Guard, LinkKind, LinkOptions, TcpInfo } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import type { ApoError } from "./errors.ts";
 
@@ -107,7 +107,63 @@ export interface FileSlice {
   readonly length?: number;
 }
 
-interface CommonOptions extends Handlers {
+/**
+ * The options of a TCP connection, under the names of its socket options. They are given to `createRuntime` (what holds
+ * for all), to `opens` (for its connections) and to `tune` (for one that stands). Times are in milliseconds. On the
+ * `host` link there are `nodelay`, `keepalive` without interval and probes, and `sendBuffer`; others are `ENOTSUP`.
+ */
+export interface TcpSettings {
+  /** Small messages leave at once (true). */
+  readonly nodelay?: boolean | undefined;
+  /** Only full segments leave until it is off again, for 200 ms at most (false). */
+  readonly cork?: boolean | undefined;
+  /** Acknowledge every segment at once (false). */
+  readonly quickack?: boolean | undefined;
+  /** Payload bytes of a segment at most (0: what the MTU allows). */
+  readonly maxseg?: number | undefined;
+  /** How far the receive window may grow, in bytes (6 MiB). */
+  readonly recvBuffer?: number | undefined;
+  /** Another name of `sendlen`. */
+  readonly sendBuffer?: number | undefined;
+  /** Ask a silent peer whether it is there: after 2 hours, every 75 s, 9 times (false; on the host link after 60 s). */
+  readonly keepalive?:
+    | boolean
+    | { readonly idleMs?: number; readonly intervalMs?: number; readonly probes?: number }
+    | undefined;
+  /** How long sent data may stay unacknowledged (0: for `maxRetries` retransmissions). */
+  readonly userTimeoutMs?: number | undefined;
+  /** After `close`: -1 what is queued still goes out (the default), 0 it is thrown away with a RST, else so long. */
+  readonly lingerMs?: number | undefined;
+  /** The congestion control ("cubic"). */
+  readonly congestion?: "cubic" | "newreno" | "bbr" | undefined;
+  /** Segments that may leave before the first acknowledgement (10). */
+  readonly initialWindow?: number | undefined;
+  /** The retransmission timeout before a round trip has been measured (1000), and its least value (200). */
+  readonly initialRtoMs?: number | undefined;
+  readonly minRtoMs?: number | undefined;
+  /** The IPv6 flow label (0: the runtime's own). */
+  readonly flowLabel?: number | undefined;
+  /** Differentiated services, six bits (0). */
+  readonly dscp?: number | undefined;
+  /** TTL or hop limit (64). */
+  readonly ttl?: number | undefined;
+  /** TCP Fast Open: data in the SYN (false). */
+  readonly fastOpen?: boolean | undefined;
+  /** Explicit congestion notification: a client asks for it (false); a server agrees when asked. */
+  readonly ecn?: boolean | undefined;
+  /** How often a SYN or SYN-ACK is repeated (6). */
+  readonly synRetries?: number | undefined;
+  /** Half-open connections of a listener that are remembered, a worker; beyond, SYN cookies (4096). */
+  readonly synBacklog?: number | undefined;
+  /** How often data are retransmitted before the connection ends (15). */
+  readonly maxRetries?: number | undefined;
+  /** How long the peer may take to end its side after ours (60,000). */
+  readonly finTimeoutMs?: number | undefined;
+  /** How long an ended connection's ports stay taken (60,000). */
+  readonly timeWaitMs?: number | undefined;
+}
+
+interface CommonOptions extends Handlers, TcpSettings {
   readonly protocol: "tcp" | "udp" | "icmp";
   /** The longest message that may be received, in bytes (65,536). */
   readonly recvlen?: number;
@@ -119,8 +175,6 @@ interface CommonOptions extends Handlers {
   readonly idleMs?: number;
   /** UDP: datagrams a connection may have waiting behind the one with the app (64); more are dropped and counted. */
   readonly waiting?: number;
-  /** TCP: send small messages at once (true). */
-  readonly nodelay?: boolean;
   /** Bytes that may be queued in the runtime for one connection before `sendto` refuses with `ENOBUFS` (16 MiB). */
   readonly sendlen?: number;
 }
@@ -177,8 +231,11 @@ export interface AppVerbs {
    * Errors: `ESTALE` (the connection is gone), `ENOBUFS` (over `sendlen`), `EMSGSIZE`, `EINVAL`.
    */
   sendto(to: Sockfd | readonly Sockfd[], data: Sendable | unknown): Promise<void> | undefined;
-  /** Closes a connection once what was sent is out; `{ reset: true }` throws that away. Idempotent, never throws. */
-  close(sockfd: Sockfd, options?: { reset?: boolean }): void;
+  /**
+   * Closes a connection once what was sent is out; `{ reset: true }` throws that away. `{ shutdown: "write" }` ends our
+   * side only, and the peer may go on; `{ shutdown: "read" }` drops whatever it still sends. Idempotent, never throws.
+   */
+  close(sockfd: Sockfd, options?: CloseOptions): void;
   /** Bytes given to `sendto` for this connection and not yet taken by the transport. Cheap. 0 for a stale one. */
   queued(sockfd: Sockfd): number;
   /** Resolves when everything given to `sendto` so far has been taken by the transport, or the connection ended. */
@@ -186,6 +243,21 @@ export interface AppVerbs {
   /** The two ends. `ESTALE` if it is gone. */
   peer(sockfd: Sockfd): Peer;
   status(sockfd: Sockfd): ConnectionStatus;
+  /**
+   * Changes options of one TCP connection, in order with what is sent. Errors: `ESTALE`, `EINVAL` (also for those that
+   * matter only while a connection is made), `ENOTSUP` (the link cannot).
+   */
+  tune(sockfd: Sockfd, options: TcpSettings): void;
+  /** A snapshot of a TCP connection, in the manner of TCP_INFO. Rejects with `ESTALE`, or on `host` `ENOTSUP`. */
+  info(sockfd: Sockfd): Promise<TcpInfo>;
+}
+
+/** How `close` ends a connection. */
+export interface CloseOptions {
+  /** Throw away what is queued, and tell the peer so. */
+  readonly reset?: boolean;
+  /** TCP: end one direction only. */
+  readonly shutdown?: "write" | "read";
 }
 
 /** What a runtime's link is. */
@@ -206,7 +278,7 @@ export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   opens(options: ListenOptions): Promise<Listener>;
   opens(options: ConnectOptions): Promise<Sockfd>;
   /** Without an argument, closes the whole runtime. */
-  close(what?: Sockfd | Listener, options?: { reset?: boolean }): Promise<void>;
+  close(what?: Sockfd | Listener, options?: CloseOptions): Promise<void>;
   /** Stops accepting, and resolves when every connection has ended by itself. Then call `close()`. */
   drain(): Promise<void>;
   /** Resolves (never rejects) when the runtime has ended: with the error, or undefined. */
@@ -233,6 +305,8 @@ export interface RuntimeOptions extends LinkOptions {
   readonly workers?: number;
   /** App worker threads for handler modules (half the cores, at least 1). Started when first needed. */
   readonly appWorkers?: number;
+  /** What holds for TCP connections where `opens` says nothing. */
+  readonly tcp?: TcpSettings;
   /** Bytes of the shared frame pool a thread may use (64 MiB; touched lazily). */
   readonly poolBytes?: number;
 }

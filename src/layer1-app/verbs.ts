@@ -4,21 +4,33 @@
  * Layer 1. Thin: the work is in `sending.ts` and `streams.ts`.
  */
 
-import { closeCodes, node } from "../layer2-transport/index.ts";
+import { closeBits, closeCodes, node, type TcpInfo } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import type { Sending } from "./sending.ts";
 import type { Streams } from "./streams.ts";
-import type { AppVerbs, ConnectionStatus, FileSlice, Peer, Sockfd } from "./types.ts";
+import { checkTuning } from "./tcp-options.ts";
+import type {
+  AppVerbs,
+  CloseOptions,
+  ConnectionStatus,
+  FileSlice,
+  Peer,
+  Sockfd,
+  TcpSettings,
+} from "./types.ts";
 
 const closedCode = closeCodes.indexOf("closed");
 
 export class Verbs implements AppVerbs {
   private readonly sending: Sending;
   private readonly streams: Streams;
+  private readonly isHost: boolean;
 
-  constructor(sending: Sending, streams: Streams) {
+  /** `isHost`: the kernel has the connections. */
+  constructor(sending: Sending, streams: Streams, isHost: boolean) {
     this.sending = sending;
     this.streams = streams;
+    this.isHost = isHost;
   }
 
   sendto(to: Sockfd | readonly Sockfd[], data: unknown): Promise<void> | undefined {
@@ -30,12 +42,14 @@ export class Verbs implements AppVerbs {
     return this.sendBehindStreams(to, data);
   }
 
-  close(sockfd: Sockfd, options?: { reset?: boolean }): void {
+  close(sockfd: Sockfd, options?: CloseOptions): void {
     const table = this.sending.nodes;
     if (options?.reset) {
       // A connection that is ending in order can still be cut off.
-      if (table.has(sockfd)) this.sending.close(sockfd, closedCode, true);
+      if (table.has(sockfd)) this.sending.close(sockfd, closedCode, closeBits.reset);
       table.markGone(sockfd);
+    } else if (options?.shutdown !== undefined) {
+      this.shutdown(sockfd, options.shutdown);
     } else if (this.streams.has(sockfd)) {
       void this.streams.behind(sockfd, () => this.closeNow(sockfd));
     } else {
@@ -72,8 +86,44 @@ export class Verbs implements AppVerbs {
     };
   }
 
+  tune(sockfd: Sockfd, options: TcpSettings): void {
+    this.checkTcp(sockfd, "tune");
+    const pairs = checkTuning(options, this.isHost);
+    if (!this.streams.has(sockfd)) this.sending.tune(sockfd, pairs);
+    else void this.sendBehind(sockfd, () => this.sending.tune(sockfd, pairs));
+  }
+
+  async info(sockfd: Sockfd): Promise<TcpInfo> {
+    this.checkTcp(sockfd, "info");
+    if (this.isHost) {
+      throw new ApoError("ENOTSUP", 'info: link "host" cannot see into its connections, the kernel has them');
+    }
+    return this.sending.info(sockfd);
+  }
+
+  private checkTcp(sockfd: Sockfd, verb: string): void {
+    const protocol = this.sending.nodes.protocolAt(this.sending.find(sockfd));
+    if (protocol !== "tcp")
+      throw new ApoError("ENOTSUP", `${verb}: sockfd ${sockfd} is ${protocol}, not tcp`);
+  }
+
   private closeNow(sockfd: Sockfd): undefined {
-    if (this.sending.nodes.markGone(sockfd)) this.sending.close(sockfd, closedCode, false);
+    if (this.sending.nodes.markGone(sockfd)) this.sending.close(sockfd, closedCode, 0);
+    return undefined;
+  }
+
+  /** Ends one direction of a TCP connection; of anything else there is none to end. */
+  private shutdown(sockfd: Sockfd, direction: "write" | "read"): void {
+    const table = this.sending.nodes;
+    const base = table.find(sockfd);
+    if (base < 0 || table.protocolAt(base) !== "tcp") return;
+    if (direction === "read") this.sending.close(sockfd, closedCode, closeBits.read);
+    else if (!this.streams.has(sockfd)) this.shutNow(sockfd);
+    else void this.sendBehind(sockfd, () => this.shutNow(sockfd));
+  }
+
+  private shutNow(sockfd: Sockfd): undefined {
+    if (this.sending.nodes.markShut(sockfd)) this.sending.close(sockfd, closedCode, closeBits.write);
     return undefined;
   }
 

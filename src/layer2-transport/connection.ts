@@ -61,6 +61,11 @@ export class Connection {
   /** Set when our side has decided on the end; what is queued still goes out. */
   closing: CloseCode | undefined;
   endAsked = false;
+  /** The app sends nothing more: the transport is told once all is out, and was. */
+  shutting = false;
+  shutAsked = false;
+  /** The app reads nothing more: what comes is dropped. */
+  deaf = false;
   ended = false;
   /** The app endpoint has died: nobody is to be told. */
   orphaned = false;

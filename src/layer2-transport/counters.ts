@@ -21,6 +21,7 @@ export const workerCounterNames = [
   "layer2.drop.pool",
   "layer2.drop.recvlen",
   "layer2.drop.closing",
+  "layer2.drop.read-shutdown",
   "layer2.drop.unfinished-bytes",
   "layer2.drop.send-after-end",
   "layer2.drop.send-unsent",

@@ -9,12 +9,13 @@ import { type ErrorCode, errorCodes } from "../layer1-app/errors.ts";
 import { Connection } from "./connection.ts";
 import type { Container } from "./container.ts";
 import type { Counters, WorkerCounter } from "./counters.ts";
-import { type CloseCode, closeCodes, errorWord, kind } from "./descriptor.ts";
+import { type CloseCode, closeBits, closeCodes, errorWord, kind } from "./descriptor.ts";
 import { framerResult } from "./framer.ts";
 import type { FramePool, Link } from "./link.ts";
 import type { NodeTable } from "./nodes/node-table.ts";
 import { type Ends, node, nodeState, numberOf } from "./nodes/v-node.ts";
 import { Sender } from "./sender.ts";
+import { tcpOptionNames } from "./tcp/options.ts";
 import type {
   ConnectionRules,
   ConnectRequest,
@@ -113,6 +114,10 @@ export class Dispatcher implements TransportEvents {
       this.context.counters.add("layer2.drop.closing", bytes.length);
       return;
     }
+    if (connection.deaf) {
+      this.context.counters.add("layer2.drop.read-shutdown", bytes.length);
+      return;
+    }
     connection.input.append(bytes);
     if (!connection.withApp && !connection.starved) this.deliver(connection);
     const held = connection.withApp || connection.starved;
@@ -202,9 +207,13 @@ export class Dispatcher implements TransportEvents {
     else if (what === kind.retire) this.retire(connection);
     else if (what === kind.close) {
       const code = closeCodes[words[at + 6] as number] as CloseCode;
-      if (words[at + 7] === 1) this.abort(connection, code, true);
-      else this.finish(connection, code);
+      const bits = words[at + 7] as number;
+      if (bits === closeBits.reset) this.abort(connection, code, true);
+      else if (bits === 0) this.finish(connection, code);
+      else this.shutdown(connection, bits);
     } else if (connection.ended) this.sender.refuse(link, words, at);
+    else if (what === kind.option) this.tune(connection, words[at + 6] as number, words[at + 7] as number);
+    else if (what === kind.info) this.tellInfo(link, connection, words[at + 6] as number);
     else this.sender.receive(link, connection, words, at);
   }
 
@@ -273,9 +282,51 @@ export class Dispatcher implements TransportEvents {
 
   /** What was queued is out: an end that was decided on can go its way. */
   private allSent(connection: Connection): void {
-    if (!connection.closing || connection.endAsked || connection.ended) return;
+    if (connection.endAsked || connection.ended) return;
+    if (!connection.closing) {
+      if (!connection.shutting || connection.shutAsked) return;
+      connection.shutAsked = true;
+      this.transport.shutdown?.(connection);
+      return;
+    }
     connection.endAsked = true;
     this.transport.end(connection);
+  }
+
+  /** One direction of a stream ends; the connection goes on. */
+  private shutdown(connection: Connection, bits: number): void {
+    if (connection.closing || connection.ended || connection.rules.protocol !== "tcp") return;
+    if ((bits & closeBits.read) !== 0 && !connection.deaf) {
+      connection.deaf = true;
+      this.context.counters.add("layer2.drop.read-shutdown", connection.input.length);
+      connection.input.clear();
+      connection.found = 0;
+      if (!connection.withApp && !connection.starved) this.wantMore(connection);
+    }
+    if ((bits & closeBits.write) === 0) return;
+    connection.shutting = true;
+    this.sender.whenIdle(connection);
+  }
+
+  /** An option of one connection; the place behind the last is `sendlen`. */
+  private tune(connection: Connection, place: number, word: number): void {
+    if (place === tcpOptionNames.length) this.context.table.words[connection.base + node.sendlen] = word;
+    else if (connection.rules.protocol === "tcp") this.transport.tune?.(connection, place, word);
+  }
+
+  /** Answers with a snapshot of the connection, as JSON in a container. */
+  private tellInfo(link: Link, connection: Connection, token: number): void {
+    const { pool } = this.context;
+    const { sockfd, generation } = connection;
+    const info = this.transport.info?.(connection);
+    const text = Buffer.from(info ? JSON.stringify(info) : "");
+    const frame = info ? pool.allocate(text.length) : 0;
+    if (frame !== 0) {
+      pool.write(frame, 0, text);
+      pool.hold(frame, link.peer);
+    }
+    const error = info ? (frame === 0 ? errorWord("ENOBUFS") : 0) : errorWord("ENOTSUP");
+    link.post(kind.answered, sockfd, generation, frame, 0, text.length, token, error);
   }
 
   private finish(connection: Connection, code: CloseCode): void {

@@ -51,6 +51,7 @@ export {
 export {
   appParty,
   type CloseCode,
+  closeBits,
   closeCodes,
   errorOfWord,
   kind,
@@ -88,7 +89,8 @@ export {
   VNodeTable,
 } from "./nodes/v-node.ts";
 export { StreamBuffer } from "./stream-buffer.ts";
-// The options of TCP connections.
+// The options of TCP connections, and what is told of them.
+export type { TcpInfo, TcpStateName } from "./tcp/info.ts";
 export {
   congestionControls,
   defaultTcpOptions,

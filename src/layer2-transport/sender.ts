@@ -78,8 +78,8 @@ export class Sender implements FileHost {
     if (what === kind.send) {
       this.dropUnsent(words[at + 1] as number, words[at + 2] as number, words[at + 5] as number);
     }
-    if (what === kind.file || what === kind.flush) {
-      const error = what === kind.file ? errorWord("ESTALE") : 0;
+    if (what === kind.file || what === kind.flush || what === kind.info) {
+      const error = what === kind.flush ? 0 : errorWord("ESTALE");
       link.post(
         kind.answered,
         words[at + 1] as number,

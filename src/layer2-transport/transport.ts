@@ -17,6 +17,7 @@ import type { Connection } from "./connection.ts";
 import type { Container } from "./container.ts";
 import type { CloseCode } from "./descriptor.ts";
 import type { Ends, FramingKind, Protocol } from "./nodes/v-node.ts";
+import type { TcpInfo } from "./tcp/info.ts";
 import type { TcpOptions } from "./tcp/options.ts";
 
 /** How a listener's or client's connections are treated. Plain data: it crosses threads. */
@@ -91,7 +92,7 @@ export interface Transport {
   /** TCP: option `place` of `tcpOptionNames` is `word` from now on. */
   tune?(connection: Connection, place: number, word: number): void;
   /** TCP: a snapshot of the connection as plain data, in the manner of TCP_INFO. */
-  info?(connection: Connection): object | undefined;
+  info?(connection: Connection): TcpInfo | undefined;
   /** Nothing more will be sent: end in order (TCP: FIN, then wait for the peer's, not forever). */
   end(connection: Connection): void;
   /** Ends at once; `reset` tells the peer so. */

@@ -2,8 +2,8 @@
 import { describe, expect, test } from "vitest";
 import { framing } from "../../src/layer1-app/framing.ts";
 import { checkOpenOptions } from "../../src/layer1-app/options.ts";
+import { hostTcpOptions } from "../../src/layer1-app/tcp-options.ts";
 import type { ConnectOptions, ListenOptions } from "../../src/layer1-app/types.ts";
-import { defaultTcpOptions } from "../../src/layer2-transport/tcp/options.ts";
 
 const opens = (options: unknown) => checkOpenOptions(options as ListenOptions | ConnectOptions);
 const tcp = { protocol: "tcp", port: 7 };
@@ -78,7 +78,7 @@ describe("opens understands", () => {
       sendlen: 16 * 2 ** 20,
       idleMs: 60_000,
       waiting: 64,
-      tcp: defaultTcpOptions,
+      tcp: hostTcpOptions,
     });
   });
 });

@@ -12,14 +12,13 @@ import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import { Fifo } from "../fifo.ts";
 import type { Ends } from "../nodes/v-node.ts";
+import { type TcpOptions, withTcpOption } from "../tcp/options.ts";
 import type { ConnectRequest, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
 import { writeDirectly } from "./direct-write.ts";
 import { errorCodeOf, explain, systemCode } from "./errors.ts";
 
 /** How long the peer may take to end its side after ours, in milliseconds. */
 const lingerMs = 2000;
-/** Silence after which the kernel asks whether the peer is still there; else a vanished one stays for ever. */
-const keepAliveMs = 60_000;
 /** Connections that the kernel keeps until they are accepted (it lowers this to net.core.somaxconn). */
 const kernelBacklog = 4096;
 
@@ -32,9 +31,11 @@ export class TcpSocket {
   private readonly written: (error?: Error | null) => void;
   private error: ErrorCode | undefined;
   private linger: NodeJS.Timeout | undefined;
+  private options: TcpOptions;
 
-  constructor(socket: Socket, events: TransportEvents) {
+  constructor(socket: Socket, options: TcpOptions, events: TransportEvents) {
     this.socket = socket;
+    this.options = options;
     this.events = events;
     this.written = (error) => {
       const container = this.writes.shift();
@@ -91,6 +92,19 @@ export class TcpSocket {
     this.socket.resume();
   }
 
+  /** FIN; the peer may go on for as long as it likes. */
+  shutdown(): void {
+    this.socket.end();
+  }
+
+  /** What node:net can change of a socket that stands. */
+  tune(place: number, word: number): void {
+    this.options = withTcpOption(this.options, place, word);
+    const { nodelay, keepalive, keepaliveIdleMs } = this.options;
+    this.socket.setNoDelay(nodelay);
+    this.socket.setKeepAlive(keepalive, keepaliveIdleMs);
+  }
+
   /** FIN, then whatever the peer still sends is read and dropped, so that it gets our last bytes and not a RST. */
   end(): void {
     this.socket.end();
@@ -110,6 +124,15 @@ export class TcpSocket {
     this.connection = undefined;
     this.events.ended(connection, this.error ? "reset" : connection.peerEnded ? "end" : "reset", this.error);
   }
+}
+
+/** Options as node:net names them. */
+function socketOptions({ nodelay, keepalive, keepaliveIdleMs }: TcpOptions): {
+  noDelay: boolean;
+  keepAlive: boolean;
+  keepAliveInitialDelay: number;
+} {
+  return { noDelay: nodelay, keepAlive: keepalive, keepAliveInitialDelay: keepaliveIdleMs };
 }
 
 function endsOf(socket: Socket): Ends | undefined {
@@ -168,14 +191,8 @@ export class TcpListener {
   constructor(listener: ListenerRecord, events: TransportEvents) {
     this.listener = listener;
     this.events = events;
-    this.server = createServer(
-      {
-        allowHalfOpen: true,
-        noDelay: listener.tcp.nodelay,
-        keepAlive: true,
-        keepAliveInitialDelay: keepAliveMs,
-      },
-      (socket) => this.accept(socket),
+    this.server = createServer({ allowHalfOpen: true, ...socketOptions(listener.tcp) }, (socket) =>
+      this.accept(socket),
     );
   }
 
@@ -199,7 +216,7 @@ export class TcpListener {
 
   private accept(socket: Socket): void {
     const ends = endsOf(socket);
-    const tcp = new TcpSocket(socket, this.events);
+    const tcp = new TcpSocket(socket, this.listener.tcp, this.events);
     const connection = ends && this.events.accepted(this.listener, ends, tcp);
     if (connection) {
       tcp.attach(connection);
@@ -218,9 +235,7 @@ export function connectTcp(request: ConnectRequest, events: TransportEvents): vo
     host: address,
     port,
     allowHalfOpen: true,
-    noDelay: request.tcp.nodelay,
-    keepAlive: true,
-    keepAliveInitialDelay: keepAliveMs,
+    ...socketOptions(request.tcp),
   });
   const failed = (error: unknown): void => {
     clearTimeout(timer);
@@ -240,7 +255,7 @@ export function connectTcp(request: ConnectRequest, events: TransportEvents): vo
     clearTimeout(timer);
     socket.off("error", failed);
     const ends = endsOf(socket);
-    const tcp = new TcpSocket(socket, events);
+    const tcp = new TcpSocket(socket, request.tcp, events);
     if (!ends) return failed({ code: "ECONNRESET" });
     const connection = events.connected(request, ends, tcp);
     if (connection) tcp.attach(connection);

@@ -65,6 +65,14 @@ class HostTransport implements Transport {
     if (connection.handle instanceof TcpSocket) connection.handle.resume();
   }
 
+  shutdown(connection: Connection): void {
+    if (connection.handle instanceof TcpSocket) connection.handle.shutdown();
+  }
+
+  tune(connection: Connection, place: number, word: number): void {
+    if (connection.handle instanceof TcpSocket) connection.handle.tune(place, word);
+  }
+
   end(connection: Connection): void {
     if (connection.handle instanceof TcpSocket) connection.handle.end();
     else (connection.handle as UdpPeer).finish();

@@ -8,7 +8,7 @@
  * | ----- | ---------- | ------- |
  * | 0     | worker     | state: 0 free, 1 open, 2 ended (the app has not been told, or not said so), 3 the transport's alone |
  * | 1     | worker     | generation, 1 to 2^28 - 1; steps on when the slot becomes free |
- * | 2     | both       | flags: bits 0-1 protocol, 2 IPv6, 3 gone (the app closed it or knows of its end), 8-11 framing, 12-16 endpoint |
+ * | 2     | both       | flags: bits 0-1 protocol, 2 IPv6, 3 gone (the app closed it or knows of its end), 4 shut (the app sends nothing more), 8-11 framing, 12-16 endpoint |
  * | 3     | worker     | the listener or client connection (`opens`) that it came from |
  * | 4     | apps       | bytes handed to `sendto`, and read from files (uint32, wraps) |
  * | 5     | worker     | bytes taken by the transport, or thrown away at the end (uint32, wraps) |
@@ -79,6 +79,8 @@ export const node = {
 
 export const nodeState = { free: 0, open: 1, ended: 2, transport: 3 } as const;
 export const goneFlag = 8;
+/** The app has closed its sending side. */
+export const shutFlag = 16;
 export const sixFlag = 4;
 export const framingShift = 8;
 export const endpointShift = 12;
@@ -173,6 +175,18 @@ export class VNodeTable {
     const base = this.find(sockfd);
     if (base < 0) return false;
     return (Atomics.or(this.words, base + node.flags, goneFlag) & goneFlag) === 0;
+  }
+
+  /** Marks a record's sending side as closed by the app. False: it was so already, or is another's. */
+  markShut(sockfd: number): boolean {
+    const base = this.find(sockfd);
+    if (base < 0) return false;
+    return (Atomics.or(this.words, base + node.flags, shutFlag) & shutFlag) === 0;
+  }
+
+  /** Whether the app has closed the sending side. */
+  isShutAt(base: number): boolean {
+    return ((this.words[base + node.flags] as number) & shutFlag) !== 0;
   }
 
   protocolAt(base: number): Protocol {
