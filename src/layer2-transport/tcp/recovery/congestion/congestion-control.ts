@@ -1,0 +1,60 @@
+/**
+ * What a congestion control is to loss recovery: it says how the window grows and how far it falls.
+ *
+ * Layer 2, TCP. Bytes and microseconds, as doubles. A control knows nothing of runs, ACKs or timers; its objects are
+ * pooled with the `LossRecovery` that they belong to.
+ */
+
+/** The window that a control works on: a `LossRecovery` seen from below. */
+export interface WindowState {
+  /** Bytes; no whole number needed. */
+  cwnd: number;
+  /** Infinity: none yet. */
+  ssthresh: number;
+  readonly mss: number;
+  readonly una: number;
+  readonly nxt: number;
+  readonly inFlight: number;
+  /** 0: unknown. */
+  readonly srttUs: number;
+  /** Infinity: unknown. */
+  readonly minRttUs: number;
+}
+
+export interface CongestionControl {
+  /** A connection starts or wakes; cwnd and ssthresh are set. */
+  begin(window: WindowState, nowUs: number): void;
+  /**
+   * An ACK delivered `bytes` and the window may be changed upward (nothing is being recovered, or after a timeout).
+   * `rttUs` is its sample, -1: none. `isLimited`: the window was what held the sender back; else it must not grow.
+   */
+  acked(window: WindowState, bytes: number, rttUs: number, isLimited: boolean, nowUs: number): void;
+  /**
+   * Congestion: returns the new ssthresh and remembers what `undo` needs. `flight`: bytes, at most cwnd.
+   * `isTimeout`: found by the retransmission timer.
+   */
+  reduced(window: WindowState, flight: number, isTimeout: boolean, nowUs: number): number;
+  /** The last `reduced` was for nothing. */
+  undo(): void;
+  /** Nothing was sent for so long: time that does not count as growth. */
+  idled(idleUs: number): void;
+}
+
+/** No window grows beyond this (a scaled receive window cannot either). */
+export const maxWindow = 2 ** 30;
+
+/** What one ACK may add in slow start (RFC 3465: L): a super-packet's ACK counts in full, a rare huge one does not. */
+export const slowStartLimit = 65_536;
+
+/** Slow start by bytes (RFC 3465), not beyond ssthresh. Returns the bytes left for congestion avoidance. */
+export function slowStart(window: WindowState, bytes: number): number {
+  const counted = bytes < slowStartLimit ? bytes : slowStartLimit;
+  const grown = window.cwnd + counted;
+  if (grown <= window.ssthresh) {
+    window.cwnd = grown < maxWindow ? grown : maxWindow;
+    return 0;
+  }
+  const left = grown - window.ssthresh;
+  window.cwnd = window.ssthresh;
+  return left;
+}

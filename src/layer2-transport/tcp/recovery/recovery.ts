@@ -1,0 +1,433 @@
+/**
+ * Loss recovery of one connection: what was sent and not acknowledged, when it counts as lost, how much may be in
+ * flight. RFC 6298, 6675, 8985 (RACK-TLP), 6937 (PRR), 5682 (F-RTO), 3042, 5681, 6582, 3168.
+ *
+ * Layer 2, TCP. Pure: knows no packets, no v-nodes and no clock but the times it is handed (microseconds). The owner
+ * asks `nextLost` and `allowance` what may go out, says what did go out (`sent`, `resent`), hands in each ACK and
+ * calls `onTimer` once `timerAtUs` has passed. He should take in the ACKs that wait before he runs timers: a timer
+ * that is ahead of an ACK that has already arrived sends for nothing. Objects are pooled: `begin` or `resume`, `drop`.
+ */
+import { AckFacts, type RecoveryTerms } from "./facts.ts";
+import { open, RecoveryPhases, recovering, reducing, timedOut } from "./recovery-phases.ts";
+import { type SentRun, sacked } from "./sent-runs.ts";
+import { frtoNew } from "./undo.ts";
+
+export type { RecoveryTerms, SentRun };
+export { AckFacts };
+
+/** RFC 8985 7.2: the longest that a peer holds an ACK back, and what a timer may be late by. */
+const maxAckDelayUs = 200_000;
+const timerSlackUs = 2000;
+/** The most that one `nextLost` returns. */
+const maxResendBytes = 65_535;
+
+export class LossRecovery extends RecoveryPhases {
+  /** When `onTimer` is to be called; Infinity: nothing is waited for. */
+  timerAtUs = Infinity;
+  private probeAtUs = Infinity;
+  private probeIsResend = false;
+  private probeEnd = 0;
+  private flightEnd = 0;
+  private lastSentUs = 0.5;
+  private sawDuplicate = false;
+
+  /** A fresh connection, after its handshake; `sendNext` is the first byte's number. */
+  begin(terms: RecoveryTerms, sendNext: number, nowUs: number): void {
+    this.start(terms, sendNext, nowUs);
+    this.cwnd = Math.max(1, terms.initialWindow) * terms.mss;
+    this.ssthresh = Infinity;
+    this.control.begin(this, nowUs);
+  }
+
+  /**
+   * From rest. `srttUs` 0: unknown. `ssthreshSegments` 0xffff: none. After `idleUs` longer than the RTO the window is
+   * restarted (RFC 5681 4.1, halved for each RTO as in RFC 2861).
+   */
+  resume(
+    terms: RecoveryTerms,
+    sendNext: number,
+    srttUs: number,
+    rttvarUs: number,
+    cwndSegments: number,
+    ssthreshSegments: number,
+    idleUs: number,
+    nowUs: number,
+  ): void {
+    this.start(terms, sendNext, nowUs);
+    this.rtt.restore(srttUs, rttvarUs);
+    this.rtoUs = this.rtt.baseRtoUs;
+    this.cwnd = (cwndSegments < 1 ? 1 : cwndSegments) * terms.mss;
+    this.ssthresh = ssthreshSegments >= 0xffff ? Infinity : ssthreshSegments * terms.mss;
+    this.control.begin(this, nowUs);
+    if (idleUs > this.rtoUs) this.restart(idleUs);
+  }
+
+  /** The handshake's round trip; `isRepeated`: its SYN or SYN-ACK was sent again: no sample (RFC 6298 5.7). */
+  handshakeRtt(rttUs: number, isRepeated = false): void {
+    if (isRepeated || rttUs < 0) {
+      this.rtt.lostSyn();
+      this.cwnd = this.mss;
+    } else {
+      this.rtt.sample(rttUs, 1, this.lastSentUs);
+    }
+    this.rtoUs = this.rtt.baseRtoUs;
+  }
+
+  /** The path's MTU changed. */
+  setMss(mss: number): void {
+    this.mss = mss;
+    this.runs.mss = mss;
+    if (this.cwnd < mss) this.cwnd = mss;
+  }
+
+  /** Back to the pool: forgets all runs. */
+  drop(): void {
+    this.runs.clear();
+    this.timerAtUs = Infinity;
+    this.duplicateBytes = 0;
+  }
+
+  /**
+   * Bytes of new data that the window lets out now; the peer's window is the caller's matter. Whole segments, or less
+   * than one: send that only when it is all there is.
+   */
+  allowance(nowUs: number): number {
+    const { runs, mss } = this;
+    if (runs.first === undefined) {
+      const idleUs = nowUs - this.lastSentUs;
+      if (idleUs > this.rtoUs) {
+        this.restart(idleUs);
+        this.lastSentUs = nowUs;
+      }
+    }
+    if (this.probeDue) return mss;
+    if (runs.firstLost !== undefined && this.undo.frto !== frtoNew) return 0;
+    const room = Math.floor(this.cwnd - this.inFlight);
+    if (room >= mss) return room - (room % mss);
+    return room > 0 ? room : 0;
+  }
+
+  /** New data went out at SND.NXT: up to 64 KB in one call, FIN counted. `appLimited`: there was no more to send. */
+  sent(seq: number, length: number, clock: number, nowUs: number, appLimited: boolean): void {
+    const { runs } = this;
+    if (seq !== runs.nxt)
+      throw new Error(`sent at ${seq}, but SND.NXT is ${runs.nxt}: tell each segment, in order`);
+    if (runs.first === undefined) this.rtoBaseUs = nowUs;
+    runs.append(length, clock, nowUs);
+    this.lastSentUs = nowUs;
+    this.wasAppLimited = appLimited;
+    this.wantsCwr = false;
+    if (this.phase !== open) this.prr.sent(length);
+    const flight = this.inFlight;
+    if (flight >= this.maxFlight || ((runs.una - this.flightEnd) | 0) >= 0) {
+      this.maxFlight = flight;
+      this.flightEnd = runs.nxt;
+    }
+    if (this.probeDue) this.probed(false);
+    this.armTimers(nowUs);
+  }
+
+  /**
+   * The first lost run, when it may go out now: at most `limit` bytes, whole segments (a longer run is cut). Call
+   * `resent` when it has gone out; it is offered again otherwise.
+   */
+  nextLost(limit: number = maxResendBytes): SentRun | undefined {
+    const run = this.runs.firstLost;
+    if (run === undefined || this.undo.frto === frtoNew) return undefined;
+    const { mss } = this;
+    let room = this.cwnd - this.inFlight;
+    if (this.forceFirst && room < mss) room = mss;
+    if (room > limit) room = limit;
+    if (run.length > room) {
+      if (room < mss) return undefined;
+      const bytes = Math.floor(room);
+      this.runs.split(run, bytes - (bytes % mss));
+    }
+    return run;
+  }
+
+  /** `length` bytes of a run went out again. */
+  resent(run: SentRun, length: number, clock: number, nowUs: number): void {
+    const { runs } = this;
+    if (run.state === sacked) return;
+    runs.resend(run, length, clock, nowUs);
+    const segments = this.segments(run.length);
+    this.retransmits += segments;
+    this.undo.resent(segments, clock);
+    if (this.phase !== open) this.prr.sent(run.length);
+    this.forceFirst = false;
+    this.lastSentUs = nowUs;
+    if (this.probeDue) this.probed(true);
+    if (run === runs.first) this.rtoBaseUs = nowUs;
+    this.armTimers(nowUs);
+  }
+
+  /** The last segment: what a tail-loss probe sends when there is no new data (RFC 8985 7.3). */
+  probeRun(): SentRun | undefined {
+    const { last } = this.runs;
+    if (last === undefined || last.state === sacked) return undefined;
+    const whole = last.length % this.mss;
+    const tail = whole === 0 ? this.mss : whole;
+    return last.length > tail ? this.runs.split(last, last.length - tail) : last;
+  }
+
+  /** Takes in an ACK. Returns the bytes that it acknowledges cumulatively for the first time. */
+  acked(facts: AckFacts): number {
+    const { runs } = this;
+    runs.startAck(facts.echoClock);
+    const bytes = runs.advance(facts.ack);
+    this.peerWindow = facts.window;
+    this.sawDuplicate = false;
+    if (this.hasSack) {
+      if (facts.sackCount > 0) this.takeSacks(facts);
+    } else {
+      this.countDuplicates(facts, bytes);
+    }
+    const { delivery } = runs;
+    if (bytes > 0) {
+      this.backoffs = 0;
+      this.rtoUs = this.rtt.baseRtoUs;
+      this.rtoBaseUs = facts.nowUs;
+      if (this.forceFirst) this.forceFirst = false;
+    } else if (
+      delivery.bytes === 0 &&
+      this.phase === open &&
+      !facts.ece &&
+      !this.sawDuplicate &&
+      !this.probeOut
+    ) {
+      return 0;
+    }
+    this.judge(facts, bytes);
+    if (runs.first === undefined) {
+      this.timerAtUs = Infinity;
+      this.rackAtUs = Infinity;
+      this.probeDue = false;
+    } else {
+      this.armTimers(facts.nowUs);
+    }
+    return bytes;
+  }
+
+  /**
+   * A timer is due. "probe": send one segment of new data or `probeRun()`; "retransmit": `nextLost` has something
+   * (`backoffs` is above 0 when that was the RTO); "none": nothing to do.
+   */
+  onTimer(nowUs: number): "none" | "probe" | "retransmit" {
+    const { runs } = this;
+    if (runs.first === undefined) {
+      this.timerAtUs = Infinity;
+      return "none";
+    }
+    if (nowUs < this.timerAtUs) return "none";
+    let answer: "none" | "probe" | "retransmit" = "none";
+    if (this.rackAtUs <= nowUs) {
+      if (this.detectLosses(nowUs)) {
+        if (this.phase < recovering) this.enterRecovery(0, nowUs);
+        answer = "retransmit";
+      }
+    } else if (this.probeAtUs <= nowUs) {
+      this.probeAtUs = Infinity;
+      this.probeDue = true;
+      this.rtoBaseUs = nowUs;
+      this.probes += 1;
+      answer = "probe";
+    } else if (this.rtoBaseUs + this.rtoUs <= nowUs) {
+      this.timeOut(nowUs);
+      answer = "retransmit";
+    }
+    this.armTimers(nowUs);
+    return answer;
+  }
+
+  /** What is wrong, in words: for tests and the simulator. */
+  faults(): string[] {
+    const found = this.runs.faults();
+    if (this.inFlight < 0) found.push(`${this.inFlight} bytes in flight`);
+    if (!(this.cwnd >= this.mss)) found.push(`cwnd is ${this.cwnd}`);
+    if (!(this.ssthresh >= this.mss)) found.push(`ssthresh is ${this.ssthresh}`);
+    if (!this.isEmpty && this.timerAtUs === Infinity)
+      found.push("something is outstanding and no timer runs");
+    return found;
+  }
+
+  private start(terms: RecoveryTerms, sendNext: number, nowUs: number): void {
+    this.runs.begin(sendNext, terms.mss);
+    this.rtt.begin(terms.initialRtoUs, terms.minRtoUs, terms.maxRtoUs, nowUs);
+    this.rack.begin();
+    this.undo.begin();
+    this.control = terms.control === "newreno" ? this.newReno : this.cubic;
+    this.mss = terms.mss;
+    this.hasSack = terms.sack;
+    this.hasEcn = terms.ecn;
+    this.maxRtoUs = terms.maxRtoUs;
+    this.initialWindow = terms.initialWindow;
+    this.phase = open;
+    this.inRecovery = false;
+    this.backoffs = 0;
+    this.rtoUs = terms.initialRtoUs;
+    this.timerAtUs = Infinity;
+    this.wantsCwr = false;
+    this.retransmits = 0;
+    this.lostTotal = 0;
+    this.timeouts = 0;
+    this.probes = 0;
+    this.undos = 0;
+    this.duplicates = 0;
+    this.deliveredTotal = 0;
+    this.highSeq = sendNext;
+    this.hasReduced = false;
+    this.rackAtUs = Infinity;
+    this.probeAtUs = Infinity;
+    this.forceFirst = false;
+    this.probeDue = false;
+    this.probeOut = false;
+    this.duplicateAcks = 0;
+    this.duplicateBytes = 0;
+    this.maxFlight = 0;
+    this.flightEnd = sendNext;
+    this.lastSentUs = nowUs;
+    this.wasAppLimited = false;
+    this.peerWindow = 0;
+  }
+
+  private armTimers(nowUs: number): void {
+    const rtoAtUs = this.rtoBaseUs + this.rtoUs;
+    let atUs = rtoAtUs;
+    if (this.rackAtUs < atUs) atUs = this.rackAtUs;
+    if (
+      this.hasSack &&
+      this.phase <= reducing &&
+      !this.probeOut &&
+      !this.probeDue &&
+      this.runs.sackedBytes === 0 &&
+      this.rtt.srttUs > 0 &&
+      this.backoffs === 0
+    ) {
+      const delayUs = this.runs.flyingBytes <= this.mss ? maxAckDelayUs : timerSlackUs;
+      const probeAtUs = nowUs + 2 * this.rtt.srttUs + delayUs;
+      this.probeAtUs = probeAtUs < rtoAtUs ? probeAtUs : rtoAtUs;
+      if (this.probeAtUs < atUs) atUs = this.probeAtUs;
+    } else {
+      this.probeAtUs = Infinity;
+    }
+    this.timerAtUs = atUs;
+  }
+
+  /** The probe went out. */
+  private probed(isResend: boolean): void {
+    this.probeDue = false;
+    this.probeOut = true;
+    this.probeIsResend = isResend;
+    this.probeEnd = this.runs.nxt;
+  }
+
+  private takeSacks(facts: AckFacts): void {
+    const { runs } = this;
+    const { sacks } = facts;
+    const count = facts.sackCount > 4 ? 4 : facts.sackCount;
+    for (let i = 0; i < count; i += 1) {
+      let left = sacks[2 * i] as number;
+      const right = sacks[2 * i + 1] as number;
+      if (((right - left) | 0) <= 0) continue;
+      if (i === 0 && this.isDuplicateBlock(left, right, count, sacks)) {
+        this.takeDuplicate(left, right);
+        continue;
+      }
+      if (((right - runs.una) | 0) <= 0 || ((right - runs.nxt) | 0) > 0) continue;
+      if (((left - runs.una) | 0) < 0) left = runs.una;
+      runs.sack(left, right);
+    }
+  }
+
+  /** RFC 2883: the first block is below the ACK, or within the second. */
+  private isDuplicateBlock(left: number, right: number, count: number, sacks: Int32Array): boolean {
+    if (((right - this.runs.una) | 0) <= 0) return true;
+    if (count < 2) return false;
+    return ((left - (sacks[2] as number)) | 0) >= 0 && ((right - (sacks[3] as number)) | 0) <= 0;
+  }
+
+  private takeDuplicate(left: number, right: number): void {
+    const segments = this.segments((right - left) | 0);
+    // More duplicates than were ever sent again: somebody plays.
+    if (this.duplicates + segments > this.retransmits) return;
+    this.duplicates += segments;
+    this.sawDuplicate = true;
+    this.rack.duplicate(this.runs.una, this.runs.nxt);
+    if (this.undo.isAllDuplicate(segments, right)) this.takeBack();
+  }
+
+  /** Without SACK (RFC 5681 2, RFC 6582): what duplicate ACKs say about the network. */
+  private countDuplicates(facts: AckFacts, bytes: number): void {
+    const { runs, mss } = this;
+    const { delivery } = runs;
+    if (bytes > 0) {
+      // One ACK for the hole; the others have been counted as duplicates.
+      const counted = this.duplicateBytes;
+      const gone = Math.ceil(bytes / mss) - 1;
+      this.duplicateAcks = this.duplicateAcks > gone ? this.duplicateAcks - gone : 0;
+      delivery.bytes = Math.max(bytes - counted, Math.min(bytes, mss));
+      if (delivery.resent) delivery.original = false;
+    } else if (
+      facts.ack === runs.una &&
+      runs.first !== undefined &&
+      !facts.hasPayload &&
+      !facts.windowChanged
+    ) {
+      this.duplicateAcks += 1;
+      delivery.bytes = mss;
+    }
+    this.setDuplicateBytes();
+  }
+
+  /** An ACK with news has been put into the scoreboard: round trip, losses, window. */
+  private judge(facts: AckFacts, bytes: number): void {
+    const { runs, rtt } = this;
+    const { delivery } = runs;
+    const nowUs = facts.receivedUs;
+    let rttUs = -1;
+    if (delivery.rttSentUs >= 0) {
+      rttUs = nowUs - delivery.rttSentUs;
+      const flight = (runs.nxt - runs.una) | 0;
+      rtt.sample(rttUs, flight > 2 * this.mss ? flight / (2 * this.mss) : 1, nowUs);
+      if (this.backoffs === 0) this.rtoUs = rtt.baseRtoUs;
+    }
+    this.deliveredTotal += delivery.bytes;
+    if (this.hasSack) this.rack.update(delivery, nowUs, rtt.minRttUs);
+    if (this.probeOut) this.judgeProbe(bytes);
+    if (bytes > 0 && this.undo.isOlderEcho(facts.echoClock)) this.takeBack();
+    const isLossy = this.hasSack ? this.detectLosses(nowUs) : this.detectByDuplicates(bytes);
+    if (facts.ece && this.hasEcn) this.congested(nowUs);
+    this.step(facts, bytes, rttUs, isLossy);
+  }
+
+  /** The state machine of recovery, and the window. */
+  private step(facts: AckFacts, bytes: number, rttUs: number, isLossy: boolean): void {
+    const { runs } = this;
+    const nowUs = facts.receivedUs;
+    if (this.phase === timedOut) this.stepTimedOut(bytes);
+    if (this.phase !== open && ((runs.una - this.highSeq) | 0) >= 0) this.leaveRecovery();
+    if (isLossy && this.phase <= reducing) this.enterRecovery(bytes, nowUs);
+    const delivered = runs.delivery.bytes;
+    if (this.phase === reducing || this.phase === recovering) {
+      const isSafe = bytes > 0 && !isLossy;
+      this.setWindow(this.prr.window(delivered, this.inFlight, this.ssthresh, this.mss, isSafe));
+    } else if (bytes > 0) {
+      this.control.acked(this, delivered, rttUs, this.isWindowLimited(), nowUs);
+    }
+  }
+
+  /** Did the probe repair a loss (RFC 8985 7.4)? */
+  private judgeProbe(bytes: number): void {
+    const beyond = (this.runs.una - this.probeEnd) | 0;
+    if (beyond < 0) return;
+    if (!this.probeIsResend || this.sawDuplicate) {
+      this.probeOut = false;
+    } else if (beyond > 0) {
+      this.probeOut = false;
+      this.congested(this.lastSentUs);
+    } else if (bytes === 0 && this.runs.delivery.bytes === 0) {
+      this.probeOut = false;
+    }
+  }
+}
