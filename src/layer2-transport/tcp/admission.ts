@@ -66,7 +66,7 @@ export interface Admission {
     hopLimit?: number,
   ): SynVerdict;
   /** A listener's connection with this peer stands. False: its source has too many, refuse it (no `closed` follows). */
-  opened(words: Int32Array, at: number, wordCount: 1 | 4, nowMs: number): boolean;
+  opened(words: Int32Array, at: number, wordCount: 1 | 4, nowMs: number, port?: number): boolean;
   /** A connection for which `opened` said true is over. */
   closed(words: Int32Array, at: number, wordCount: 1 | 4): void;
   /** May this many more bytes be kept? False: drop or refuse; the guard sees to it that room is made. */
