@@ -44,6 +44,7 @@ Options:
   --workers N          layer-2 worker threads (half the cores)
   --app-workers N      app worker threads (half the cores)
   --pool-bytes SIZE    frame pool a thread, such as 64M (64M)
+  --memory-bytes SIZE  what TCP connections of a raw link may keep (half the machine's memory)
   --help               this text
 
 Each option is an environment variable as well, of the same name: --link tun is APO_LINK=tun, --host-address is
@@ -98,7 +99,9 @@ export function readRunArguments(
 
 function textFor(option: EnvironmentOption, text: string): string {
   if (text === "") throw new UsageError(`--${flagOf(option)} takes a value`, "run");
-  return option === "poolBytes" ? String(readBytes("run", "pool-bytes", text)) : text;
+  return option === "poolBytes" || option === "memoryBytes"
+    ? String(readBytes("run", flagOf(option), text))
+    : text;
 }
 
 /** What cannot be right for any app is a fault of the command line. */

@@ -29,6 +29,7 @@ const readers: Readonly<Record<EnvironmentOption, (text: string) => unknown>> = 
   workers: asNumber,
   appWorkers: asNumber,
   poolBytes: asNumber,
+  memoryBytes: asNumber,
   address: asText,
   prefixes: asText,
   mtu: asNumber,
@@ -47,7 +48,12 @@ const readers: Readonly<Record<EnvironmentOption, (text: string) => unknown>> = 
 };
 
 export const environmentOptions = Object.keys(readers) as EnvironmentOption[];
-const ownOptions: readonly string[] = ["workers", "appWorkers", "poolBytes"] satisfies OwnName[];
+const ownOptions: readonly string[] = [
+  "workers",
+  "appWorkers",
+  "poolBytes",
+  "memoryBytes",
+] satisfies OwnName[];
 
 /** "198.51.100.0/24 via 192.0.2.1, 203.0.113.0/24 via 192.0.2.9" */
 function asRoutes(text: string): unknown {

@@ -4,16 +4,18 @@
  * Layer 1, pure. What a link's options must be is layer 3's to say; which link each is for is checked here.
  */
 
-import { availableParallelism } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import {
   checkLinkOptions,
   checkOptionsBelong,
+  checkTcpGuardOptions,
   defaultTcpOptions,
   type LinkSettings,
   linkKinds,
   linkOptionNames,
   maxAppWorkers,
   maxWorkers,
+  type TcpGuardSettings,
   type TcpOptions,
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
@@ -21,7 +23,7 @@ import { checkNames, invalid, whole } from "./option-checks.ts";
 import { checkSendBuffer, checkTcpSettings, hostTcpOptions, tcpSettingNames } from "./tcp-options.ts";
 import type { RuntimeOptions } from "./types.ts";
 
-const ownNames = ["link", "workers", "appWorkers", "poolBytes", "tcp"];
+const ownNames = ["link", "workers", "appWorkers", "poolBytes", "memoryBytes", "tcp"];
 
 /** Bytes that may be queued for one connection. */
 export const defaultSendlen = 16 * 2 ** 20;
@@ -35,6 +37,7 @@ export interface RuntimeSettings {
   /** What holds for connections where `opens` says nothing. */
   readonly tcp: TcpOptions;
   readonly sendlen: number;
+  readonly tcpGuard: TcpGuardSettings;
 }
 
 /** What asking for the guard leads to on the `host` link. */
@@ -48,11 +51,19 @@ export function noGuardOnHost(): ApoError {
 
 export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
   checkNames("createRuntime", options, [...ownNames, ...linkOptionNames]);
-  const { link = "host", workers, appWorkers, poolBytes, tcp = {}, ...linkOptions } = options;
+  const { link = "host", workers, appWorkers, poolBytes, memoryBytes, tcp = {}, ...given } = options;
   if (!linkKinds.includes(link)) {
     throw invalid("createRuntime", "link", link, `one of ${linkKinds.map((one) => `"${one}"`).join(", ")}`);
   }
-  if (link === "host" && linkOptions.guard !== undefined) throw noGuardOnHost();
+  if (link === "host" && given.guard !== undefined) throw noGuardOnHost();
+  const linkOptions = { ...given };
+  let tcpGuard = {};
+  if (typeof given.guard === "object" && given.guard?.tcp !== undefined) {
+    // The rest is layer 3's to check.
+    const { tcp: itsTcp, ...listsAndLimits } = given.guard;
+    tcpGuard = itsTcp;
+    linkOptions.guard = listsAndLimits;
+  }
   if (link === "host") checkOptionsBelong(link, linkOptions);
   checkNames("createRuntime: tcp", tcp, [...tcpSettingNames, "sendBuffer"]);
   const isHost = link === "host";
@@ -72,5 +83,16 @@ export function checkRuntimeOptions(options: RuntimeOptions): RuntimeSettings {
     poolBytes: whole("createRuntime", "poolBytes", poolBytes, 64 * 2 ** 20, 2 ** 20, 2 ** 31),
     tcp: checkTcpSettings("createRuntime: tcp", tcp, base, isHost),
     sendlen: checkSendBuffer("createRuntime: tcp", tcp.sendBuffer, undefined) ?? defaultSendlen,
+    tcpGuard: checkTcpGuardOptions(
+      tcpGuard,
+      whole("createRuntime", "memoryBytes", memoryBytes, halfTheMemory(), 2 ** 20, 2 ** 40),
+    ),
   };
+}
+
+/** Of the machine, or of what this process may have of it. */
+function halfTheMemory(): number {
+  const allowed = process.constrainedMemory();
+  const all = totalmem();
+  return Math.floor((allowed > 0 && allowed < all ? allowed : all) / 2);
 }

@@ -10,9 +10,9 @@ import {
   type ConnectRequest,
   Counters,
   type FromWorker,
-  type Guard,
   type ListenerRecord,
   type LocalAddress,
+  type RuntimeGuard,
   type TcpInfo,
 } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
@@ -109,6 +109,9 @@ export class Runtime implements Apo {
   async start(): Promise<void> {
     try {
       await this.threads.start(this.endpoint);
+      const { guard } = this.threads;
+      if (guard)
+        guard.onAttack = (attack, text, count) => this.alarmAll({ code: "attack", text, count, attack });
     } catch (error) {
       await this.threads.terminate();
       throw error;
@@ -183,7 +186,7 @@ export class Runtime implements Apo {
     return this.threads.linkFacts();
   }
 
-  get guard(): Guard {
+  get guard(): RuntimeGuard {
     if (this.threads.guard) return this.threads.guard;
     throw noGuardOnHost();
   }
@@ -321,7 +324,7 @@ export class Runtime implements Apo {
 
   // --- what workers tell --------------------------------------------------------------------------------------
 
-  private hear(_index: number, message: FromWorker): void {
+  private hear(index: number, message: FromWorker): void {
     if (message.type === "connected") {
       // Where the handlers run in this thread, the ring tells, and in order with the messages.
       if (this.connects.get(message.open)?.module) this.connectDone(message.open, message.sockfd);
@@ -330,7 +333,7 @@ export class Runtime implements Apo {
     } else if (message.type === "alarm") {
       const { code, text, count } = message;
       this.tellAlarm(message.open, { code, text, count });
-    }
+    } else if (message.type === "guard") this.threads.guard?.hear(index, message.report);
   }
 
   private tellAlarm(openId: number, alarm: Alarm): void {

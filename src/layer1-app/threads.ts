@@ -7,15 +7,16 @@
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import {
   appParty,
+  createCeilingMemory,
   createLinkMemory,
   createNodes,
   createPool,
   FramePool,
   type FromWorker,
-  type LinkGuard,
   type LinkMemory,
   mainParty,
   nativeParty,
+  OperatorGuard,
   type Parties,
   type RawLink,
   shapeFor,
@@ -62,13 +63,15 @@ export class Threads {
   /** The link and its native threads, on every link but `host`. */
   private rawLink: RawLink | undefined;
   /** What the native threads drop unseen, on every link but `host`. */
-  guard: LinkGuard | undefined;
+  guard: OperatorGuard | undefined;
+  private readonly ceiling: SharedArrayBuffer;
   private readonly events: ThreadEvents;
 
   constructor(settings: RuntimeSettings, events: ThreadEvents) {
     const { workers: count, appWorkers } = settings;
     this.settings = settings;
     this.count = count;
+    this.ceiling = createCeilingMemory(count);
     this.events = events;
     this.parties = { workers: count, appWorkers };
     this.mainParty = mainParty(this.parties);
@@ -88,7 +91,8 @@ export class Threads {
   async start(endpoint: Endpoint): Promise<void> {
     const { link } = this.settings;
     if (link) {
-      this.guard = await startGuard(link.options.guard);
+      this.guard = new OperatorGuard();
+      await startGuard(link.options.guard, this.guard);
       const partition = nativeParty(this.parties);
       this.rawLink = startRawLink({
         settings: link,
@@ -157,6 +161,7 @@ export class Threads {
   async terminate(): Promise<void> {
     await this.apps?.stop();
     await this.workers.terminate();
+    this.guard?.close();
     const failure = this.rawLink?.close();
     if (failure) process.emitWarning(failure.message, { type: "ApoWarning", code: "APO_PCAP" });
   }
@@ -170,7 +175,9 @@ export class Threads {
       Atomics.store(owners, shard, index + 1);
     }
     const rawLink = this.rawLink?.attachWorker(index, owned);
-    return { index, pool: this.pool.buffer, nodes: this.nodes, shards: owned, rawLink };
+    const { ceiling, count: workers } = this;
+    const guard = { settings: this.settings.tcpGuard, ceiling, worker: index, workers };
+    return { index, pool: this.pool.buffer, nodes: this.nodes, shards: owned, rawLink, guard };
   }
 
   /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */
@@ -184,6 +191,8 @@ export class Threads {
   private workerDied(index: number, error: Error, again: boolean): void {
     // First of all: what lies in the rings of the native thread goes out or comes back before frames are looked for.
     this.rawLink?.detachWorker(index);
+    this.guard?.forgetWorker(index);
+    Atomics.store(new Int32Array(this.ceiling), index, 0);
     this.apps?.unlink(index);
     this.events.workerDied(index, error, again);
     this.pool.dropAll(index);

@@ -5,7 +5,15 @@
  * kernel sockets. `runtime.ts` implements `Apo`.
  */
 
-import type { Guard, LinkKind, LinkOptions, TcpInfo } from "../layer2-transport/index.ts";
+import type {
+  Attack,
+  GuardOptions,
+  LinkKind,
+  LinkOptions,
+  RuntimeGuard,
+  TcpGuardOptions,
+  TcpInfo,
+} from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import type { ApoError } from "./errors.ts";
 
@@ -52,10 +60,12 @@ export interface CloseReason {
 
 /** Something an operator should know: told to the listener's `alarm` handler. */
 export interface Alarm {
-  readonly code: "backlog" | "frames" | "handler" | "worker" | "udp-overflow";
+  readonly code: "backlog" | "frames" | "handler" | "worker" | "udp-overflow" | "attack";
   readonly text: string;
-  /** How often since the last alarm of the same code. */
+  /** How often since the last alarm of the same code; of an attack, its events so far. */
   readonly count: number;
+  /** Of an "attack": what, from where, how much, since when. */
+  readonly attack?: Attack;
 }
 
 /** What a connection has carried so far. Counts wrap at 2^32. */
@@ -287,10 +297,15 @@ export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   fanout(options?: FanoutOptions): Promise<Fanout>;
   /** The link: its device, its MTU, our addresses on it. */
   link(): LinkFacts;
-  /** What is dropped before anything else sees it: lists, limits, offenders. On `host` it throws `ENOTSUP`. */
-  readonly guard: Guard;
+  /** Whom we keep off, by lists, limits and of our own accord, and who attacks. On `host` it throws `ENOTSUP`. */
+  readonly guard: RuntimeGuard;
   /** Every counter of the runtime by dotted name, drops by reason among them. */
   counters(): Record<string, number>;
+}
+
+/** The `guard` of `createRuntime`: which packets are dropped unseen, and what TCP connections are held to. */
+export interface RuntimeGuardOptions extends GuardOptions {
+  readonly tcp?: TcpGuardOptions;
 }
 
 /** What `createRuntime` takes: its own options, and those of its link. */
@@ -309,4 +324,11 @@ export interface RuntimeOptions extends LinkOptions {
   readonly tcp?: TcpSettings;
   /** Bytes of the shared frame pool a thread may use (64 MiB; touched lazily). */
   readonly poolBytes?: number;
+  /**
+   * Bytes that TCP connections of a raw link may keep, all together: their records, what has not been read, what has
+   * not been acknowledged (half the machine's memory). Near it slow readers are ended, at it new work is refused.
+   */
+  readonly memoryBytes?: number;
+  /** Raw links: what is dropped, refused, blocked and told (`apo.guard` changes it while running). */
+  readonly guard?: RuntimeGuardOptions;
 }

@@ -8,6 +8,8 @@
 import type { MessagePort } from "node:worker_threads";
 import type { ErrorCode } from "../layer1-app/errors.ts";
 import type { LinkDescription } from "../layer3-ip/packet-port.ts";
+import type { GuardReport } from "./guard/report.ts";
+import type { TcpGuardStart } from "./guard/tcp-guard.ts";
 import type { LinkMemory } from "./link.ts";
 import type { ConnectRequest, ListenerRecord } from "./transport.ts";
 
@@ -22,6 +24,8 @@ export interface WorkerStart {
   readonly counters: SharedArrayBuffer;
   /** On every link but `host`: the worker's end of it. */
   readonly rawLink?: LinkDescription | undefined;
+  /** What TCP on that link is held to. */
+  readonly guard: TcpGuardStart;
 }
 
 /** From the main thread. Those with `call` are answered by a `reply`. */
@@ -42,6 +46,7 @@ export type ToWorker =
 
 /** From a worker. */
 export type FromWorker =
+  | { readonly type: "guard"; readonly report: GuardReport }
   | { readonly type: "ready" }
   | {
       readonly type: "reply";

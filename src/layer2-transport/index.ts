@@ -5,12 +5,11 @@
  * to it by rings and control messages only.
  */
 
-// The guard of raw links, from layer 3.
+// The lists and limits of raw links, from layer 3.
 export {
   type Guard,
   type GuardLimit,
   type GuardOptions,
-  type LinkGuard,
   type Offender,
   startGuard,
 } from "../layer3-ip/guard.ts";
@@ -62,6 +61,12 @@ export {
   type Parties,
 } from "./descriptor.ts";
 export { Fifo } from "./fifo.ts";
+// The guard, as an operator sees it.
+export { createCeilingMemory } from "./guard/memory-ceiling.ts";
+export { type Attack, OperatorGuard, type RuntimeGuard, type TraceRecord } from "./guard/operator-guard.ts";
+export type { AttackKind } from "./guard/report.ts";
+export { checkTcpGuardOptions, type TcpGuardOptions, type TcpGuardSettings } from "./guard/settings.ts";
+export type { TimedBlock } from "./guard/timed-blocks.ts";
 export {
   createLinkMemory,
   createPool,

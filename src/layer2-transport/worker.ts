@@ -5,12 +5,15 @@
  * what happens to connections is in `dispatcher.ts`.
  */
 
+import { randomBytes } from "node:crypto";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { ApoError } from "../layer1-app/errors.ts";
 import { AlarmGate } from "./alarm-gate.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { Counters, workerCounterNames } from "./counters.ts";
 import { Dispatcher, type DispatcherContext } from "./dispatcher.ts";
+import type { GuardReport } from "./guard/report.ts";
+import { TcpGuard } from "./guard/tcp-guard.ts";
 import { FramePool, Link, Mailbox } from "./link.ts";
 import { NodeTable } from "./nodes/node-table.ts";
 import type { ListenerRecord, Transport } from "./transport.ts";
@@ -55,7 +58,10 @@ async function createTransport(): Promise<Transport> {
   if (start.rawLink) {
     const { createRawTransport } = await import("./raw/transport.ts");
     const { pool, counters } = context;
-    return createRawTransport({ link: start.rawLink, events: dispatcher, pool, counters, serve });
+    const report = (message: GuardReport): void => tell({ type: "guard", report: message });
+    const random = (): number => randomBytes(4).readInt32LE();
+    const guard = new TcpGuard({ ...start.guard, counters, random, report });
+    return createRawTransport({ link: start.rawLink, events: dispatcher, pool, counters, serve, guard });
   }
   const { createHostTransport } = await import("./host/transport.ts");
   return createHostTransport(dispatcher, context.pool, context.counters);

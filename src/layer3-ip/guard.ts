@@ -239,11 +239,13 @@ export function checkGuardOptions(options: GuardOptions): void {
   checkLimit(limit);
 }
 
-/** Makes a guard with its lists filled: no packet passes before. Throws what `Guard`'s verbs throw. */
-export async function startGuard(options: GuardOptions = {}): Promise<LinkGuard> {
+/** Fills a guard's lists: no packet passes before. Throws what `Guard`'s verbs throw. */
+export async function startGuard(
+  options: GuardOptions = {},
+  guard: LinkGuard = new LinkGuard(),
+): Promise<LinkGuard> {
   checkGuardOptions(options);
   const { block, allow, blockFile, ...limit } = options;
-  const guard = new LinkGuard();
   guard.limit(limit);
   if (block) await guard.block(block);
   if (allow) await guard.allow(allow);

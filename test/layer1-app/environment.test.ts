@@ -14,7 +14,7 @@ import { linkOptionNames } from "../../src/layer3-ip/links/link-options.ts";
 const tun = { APO_LINK: "tun", APO_ADDRESS: "10.64.0.1/24", APO_PCAP: "all.pcapng", APO_WORKERS: "3" };
 
 test("every option but the wire and the guard has a variable", () => {
-  const own = ["link", "workers", "appWorkers", "poolBytes"];
+  const own = ["link", "workers", "appWorkers", "poolBytes", "memoryBytes"];
   expect([...environmentOptions].sort()).toEqual(
     [...own, ...linkOptionNames.filter((name) => name !== "wire" && name !== "guard")].sort(),
   );

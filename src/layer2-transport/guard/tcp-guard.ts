@@ -28,11 +28,11 @@ import { SynMeter } from "./syn-meter.ts";
 export interface TcpGuardStart {
   readonly settings: TcpGuardSettings;
   readonly ceiling: SharedArrayBuffer;
+  readonly worker: number;
+  readonly workers: number;
 }
 
 export interface TcpGuardContext extends TcpGuardStart {
-  readonly worker: number;
-  readonly workers: number;
   readonly counters: Counters<WorkerCounter>;
   /** A secret word: keys the tables' hashes. */
   random(): number;

@@ -13,6 +13,7 @@ import { descriptorWords, type RingConsumer } from "../../layer3-ip/ring.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
+import type { TcpGuard } from "../guard/tcp-guard.ts";
 import type { FramePool } from "../link.ts";
 import type {
   ConnectRequest,
@@ -35,6 +36,8 @@ export interface RawTransportContext {
   readonly events: TransportEvents;
   readonly pool: FramePool;
   readonly counters: Counters<WorkerCounter>;
+  /** What TCP is held to; it has its turns here. */
+  readonly guard: TcpGuard;
   /** Serves the rings of the app endpoints and the control port. True: there was something. */
   serve(): boolean;
 }
@@ -97,10 +100,12 @@ class RawTransport implements Transport {
   // --- a turn ---------------------------------------------------------------------------------------------------
 
   private poll(): boolean {
-    this.udp.begin(performance.now());
+    const nowMs = performance.now();
+    this.udp.begin(nowMs);
     let taken = 0;
     for (const ring of this.port.received) taken += this.takeFrom(ring);
     const isWaiting = this.udp.flush();
+    this.context.guard.turn(nowMs);
     this.port.flush();
     return taken > 0 || isWaiting;
   }
