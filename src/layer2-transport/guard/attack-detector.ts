@@ -1,5 +1,6 @@
 /**
- * Tells an attack from a mishap: counts each kind of strange event, says when it goes beyond its mark, and when it is over.
+ * Tells an attack from a mishap: counts each kind of strange event, says when it goes beyond its mark, and when it is
+ * over.
  *
  * Layer 2, one worker. Windows of a second; an attack is over after five that were below half the mark. Nothing here
  * decides what is done about it. An event costs a few steps; words are made once a window.

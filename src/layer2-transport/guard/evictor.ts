@@ -3,8 +3,8 @@
  *
  * Layer 2, one worker. The stack shows its active records a few at a time (`MemoryHolders`); a turn looks at a bounded
  * number and keeps the sixteen worst. Worst is who has held the most for the longest. Under some pressure only peers
- * that stand still are ended, under high pressure whoever is worst; what an app has not read yet weighs little, for that is
- * no fault of the peer.
+ * that stand still are ended, under high pressure whoever is worst; what an app has not read yet weighs little, for
+ * that is no fault of the peer.
  */
 
 import { type Pressure, pressure } from "./memory-ceiling.ts";

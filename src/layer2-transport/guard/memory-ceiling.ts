@@ -1,8 +1,9 @@
 /**
  * The ceiling on what all workers together keep for connections, and how near it is.
  *
- * Layer 2, one worker. Each worker writes what it keeps into shared memory and reads the others' every few milliseconds:
- * between two looks the sum may be off by what came in so short a time, never by more. It knows bytes and no connections.
+ * Layer 2, one worker. Each worker writes what it keeps into shared memory and reads the others' every few
+ * milliseconds: between two looks the sum may be off by what came in so short a time, never by more. It knows bytes and
+ * no connections.
  */
 
 import type { MemoryAccount } from "../tcp/admission.ts";

@@ -6,7 +6,6 @@
  */
 
 import { ApoError } from "../../layer1-app/errors.ts";
-import { checkNames, whole } from "../../layer1-app/option-checks.ts";
 
 /** `guard.tcp`: what one source may take up, and from when on something is an attack. 0 is "no limit" or "never". */
 export interface TcpGuardOptions {
@@ -78,11 +77,23 @@ export const tcpGuardNames = Object.keys(ranges) as (keyof TcpGuardOptions)[];
 
 /** Fills in the defaults. Throws `EINVAL`. */
 export function checkTcpGuardOptions(options: TcpGuardOptions, memoryBytes: number): TcpGuardSettings {
-  checkNames("guard.tcp", options, tcpGuardNames);
+  if (typeof options !== "object" || options === null) {
+    throw new ApoError("EINVAL", `guard.tcp: an object with some of ${tcpGuardNames.join(", ")} is needed`);
+  }
+  const strange = Object.keys(options).find((name) => !(name in ranges));
+  if (strange !== undefined) {
+    const known = tcpGuardNames.join(", ");
+    throw new ApoError("EINVAL", `guard.tcp: unknown option "${strange}": there are ${known}`);
+  }
   const filled = {} as Record<keyof TcpGuardOptions, number>;
   for (const name of tcpGuardNames) {
     const { unset, least, most: highest } = ranges[name];
-    filled[name] = whole("guard.tcp", name, options[name], unset, least, highest);
+    const value = options[name] ?? unset;
+    if (!Number.isInteger(value) || value < least || value > highest) {
+      const range = `a whole number from ${least} to ${highest}`;
+      throw new ApoError("EINVAL", `guard.tcp: ${name} must be ${range}, not ${value}`);
+    }
+    filled[name] = value;
   }
   for (const version of [4, 6] as const) {
     const source = filled[`sourceBits${version}`];

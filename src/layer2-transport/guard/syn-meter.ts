@@ -2,7 +2,8 @@
  * Whether a listener is flooded with SYNs: far more come than handshakes are completed.
  *
  * Layer 2, one worker, one meter a listener's port. A rush of real clients completes what it begins, and does not
- * count as a flood; forged SYNs are never completed. Windows of 100 ms, over which a decaying sum of about a second runs.
+ * count as a flood; forged SYNs are never completed. Windows of 100 ms, over which a decaying sum of about a second
+ * runs.
  */
 
 const windowMs = 100;

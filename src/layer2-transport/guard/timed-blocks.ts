@@ -2,7 +2,8 @@
  * Prefixes on the block list for a time: put there because of what they did, and taken off when the time is over.
  *
  * Layer 2, main thread. A prefix that an operator had blocked himself stays; one that he allows is never blocked. The
- * list is bounded: when it is full, whoever comes off first gives way. One timer for all of them, and none while there are none.
+ * list is bounded: when it is full, whoever comes off first gives way. One timer for all of them, and none while there
+ * are none.
  */
 
 /** What the lists of layer 3 offer. */
