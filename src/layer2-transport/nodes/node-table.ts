@@ -108,6 +108,12 @@ export class NodeTable extends VNodeTable {
   release(sockfd24: number): void {
     const base = this.baseOf(sockfd24);
     if (this.words[base + node.state] === nodeState.free) return;
+    if (
+      ((this.words[base + node.timerNext] as number) | (this.words[base + node.timerPrev] as number)) !==
+      0
+    ) {
+      throw new Error(`slot ${sockfd24} is given back while its timer is armed`);
+    }
     const shard = sockfd24 >>> 20;
     this.retireGeneration(base);
     this.link(shard, sockfd24 & 0xfffff, base);
@@ -171,6 +177,7 @@ export class NodeTable extends VNodeTable {
 
   private link(shard: number, slot: number, base: number): void {
     this.words[base + node.timerNext] = this.firstFree[shard] as number;
+    this.words[base + node.timerPrev] = 0;
     this.firstFree[shard] = slot + 1;
   }
 }

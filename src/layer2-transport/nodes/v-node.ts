@@ -44,6 +44,9 @@ export const slotsPerShard = 2 ** 20;
 /** Fewer than these are not worth running with: 8 MiB of table in all. */
 const fewestSlots = 2 ** 12;
 export const nodeWords = 32;
+/** A record's place in the table is its first word >>> this. */
+export const nodeShift = 5;
+const shardMask = 0xf00000;
 const slotMask = 0xfffff;
 
 /** Words of a record. */
@@ -116,8 +119,8 @@ export function generationOf(sockfd: number): number {
 }
 
 /**
- * Memory for the records of all shards: 2 GiB of address space, of which only the records in use cost anything. Where
- * so much address space is not to be had, shards are made smaller. Throws `ENOMEM`.
+ * Memory for the records of all shards, of `slots` (a power of two) each: 2 GiB of address space, of which only the
+ * records in use cost anything. Where so much is not to be had, shards are made smaller. Throws `ENOMEM`.
  */
 export function createNodes(slots = slotsPerShard): SharedArrayBuffer {
   for (let tried = slots; ; tried /= 2) {
@@ -134,24 +137,27 @@ export function createNodes(slots = slotsPerShard): SharedArrayBuffer {
 /** The table as any thread sees it. `base` arguments are the record's first word. */
 export class VNodeTable {
   readonly words: Int32Array;
-  /** Slots that each shard has. */
+  /** Slots that each shard has: a power of two. */
   readonly slots: number;
+  /** How far a shard's number in a sockfd24 is from where a place in the table has it. */
+  private readonly shardShift: number;
 
   constructor(memory: SharedArrayBuffer) {
     this.words = new Int32Array(memory);
     this.slots = this.words.length / nodeWords / shards;
+    this.shardShift = Math.log2(slotsPerShard / this.slots);
   }
 
   /** The first word of the record of a sockfd24, or of an app's number that has been checked already. */
   baseOf(sockfd: number): number {
-    return (((sockfd & 0xffffff) >>> 20) * this.slots + (sockfd & slotMask)) * nodeWords;
+    return (((sockfd & shardMask) >>> this.shardShift) | (sockfd & slotMask)) << nodeShift;
   }
 
   /** The sockfd24 of a record. */
   sockfd24At(base: number): number {
-    const record = base / nodeWords;
-    const shard = Math.floor(record / this.slots);
-    return (shard << 20) | (record - shard * this.slots);
+    const place = base >>> nodeShift;
+    const slot = place & (this.slots - 1);
+    return ((place - slot) << this.shardShift) | slot;
   }
 
   /** The app's number of a record that is in use. */

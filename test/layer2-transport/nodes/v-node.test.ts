@@ -252,7 +252,8 @@ describe("slots", () => {
   test("an empty record is given out, whatever stood in it", () => {
     const table = tableOf(1, [0]);
     const base = table.baseOf(openIn(table, 0));
-    table.words.fill(-1, base + node.flags, base + nodeWords);
+    table.words.fill(-1, base + node.flags, base + node.timerNext);
+    table.words.fill(-1, base + node.deadline, base + nodeWords);
     table.release(0);
     table.allocate(0);
     expect([...table.words.subarray(base + node.flags, base + nodeWords)]).toEqual(
