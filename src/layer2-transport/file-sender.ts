@@ -8,8 +8,8 @@
 import { close, fstat, open, readv } from "node:fs";
 import type { ErrorCode } from "../layer1-app/errors.ts";
 import type { Connection } from "./connection.ts";
-import { Container } from "./container.ts";
-import { type FramePool, type Link, largeFrameBytes } from "./link.ts";
+import type { Container, Containers } from "./container.ts";
+import { type FramePool, type LinkEnd, largeFrameBytes } from "./link.ts";
 
 /** Frames filled by one read. Two such batches are on the way at once: 512 KiB a connection that sends a file. */
 const framesPerRead = 4;
@@ -24,12 +24,13 @@ export interface FileRequest {
   readonly length: number;
   readonly token: number;
   /** Who is told. */
-  readonly link: Link;
+  readonly link: LinkEnd;
 }
 
 /** What a file sender asks of the dispatcher. */
 export interface FileHost {
   readonly pool: FramePool;
+  readonly containers: Containers;
   sendPart(connection: Connection, container: Container): void;
   /** The file is through, or failed; `started` says whether bytes of it are out already. */
   fileDone(connection: Connection, sender: FileSender, error: ErrorCode | undefined, started: boolean): void;
@@ -131,7 +132,7 @@ export class FileSender {
     const containers: Container[] = [];
     for (const [i, frame] of frames.entries()) {
       const length = Math.min(largeFrameBytes, bytes - i * largeFrameBytes);
-      if (length > 0) containers.push(new Container(pool, frame, 0, length));
+      if (length > 0) containers.push(this.host.containers.take(frame, 0, length, true));
       else pool.drop(frame, pool.partition);
     }
     if (bytes === 0) {

@@ -21,6 +21,8 @@ export interface Framer {
    * `framerResult`. Bytes seen before must be there again, at the front, until a message has been found.
    */
   next(bytes: Uint8Array, start: number, end: number): number;
+  /** Forgets what it has seen: another connection follows. */
+  reset(): void;
 }
 
 /** A framer for one connection. `recvlen`: the longest message, without its framing. */
@@ -55,9 +57,13 @@ class RawFramer implements Framer {
     this.length = Math.min(end - start, this.most);
     return this.length;
   }
+
+  reset(): void {}
 }
 
 const lineFeed = 10;
+/** Bytes that are looked at one by one before the search by words is worth its view. */
+const shortSearch = 96;
 const carriageReturn = 13;
 
 class LineFramer implements Framer {
@@ -71,8 +77,8 @@ class LineFramer implements Framer {
   }
 
   next(bytes: Uint8Array, start: number, end: number): number {
-    const found = bytes.indexOf(lineFeed, start + this.seen);
-    if (found < 0 || found >= end) {
+    const found = indexOfLineFeed(bytes, start + this.seen, end);
+    if (found < 0) {
       this.seen = end - start;
       // One byte more than a message may have can still be the carriage return.
       const content = bytes[end - 1] === carriageReturn ? this.seen - 1 : this.seen;
@@ -84,6 +90,19 @@ class LineFramer implements Framer {
     if (this.length > 0 && bytes[found - 1] === carriageReturn) this.length -= 1;
     return this.length > this.recvlen ? framerResult.tooLong : found + 1 - start;
   }
+
+  reset(): void {
+    this.seen = 0;
+  }
+}
+
+/** The bytes may be a small part of a large array, behind whose end nobody may look. */
+function indexOfLineFeed(bytes: Uint8Array, start: number, end: number): number {
+  const near = Math.min(end, start + shortSearch);
+  for (let at = start; at < near; at += 1) if (bytes[at] === lineFeed) return at;
+  if (near === end) return -1;
+  const found = bytes.subarray(near, end).indexOf(lineFeed);
+  return found < 0 ? -1 : near + found;
 }
 
 class LengthFramer implements Framer {
@@ -107,6 +126,8 @@ class LengthFramer implements Framer {
     this.length = length;
     return this.header + length;
   }
+
+  reset(): void {}
 }
 
 /**
@@ -137,9 +158,13 @@ class MsgpackFramer implements Framer {
     }
     this.at = start;
     this.length = this.seen;
+    this.reset();
+    return this.length;
+  }
+
+  reset(): void {
     this.seen = 0;
     this.expected = 1;
-    return this.length;
   }
 
   /** Bytes of the value at `at` without its elements, which are counted in `values`; 0: not known yet. */

@@ -12,7 +12,7 @@ import { createRing, descriptorWords, RingConsumer, RingProducer } from "../laye
 
 export { wakeWorker } from "../layer3-ip/packet-port.ts";
 export { createPool, FramePool, largeFrameBytes, shapeFor, smallFrameBytes } from "../layer3-ip/pool.ts";
-export { field } from "../layer3-ip/ring.ts";
+export { descriptorWords, field } from "../layer3-ip/ring.ts";
 
 /** Descriptors of one link that are handled before others get their turn. */
 const descriptorsPerTurn = 512;
@@ -38,9 +38,36 @@ export function createLinkMemory(doorbell?: SharedArrayBuffer): LinkMemory {
   return { down: createRing(ringCapacity), up: createRing(ringCapacity), doorbell };
 }
 
-export class Link {
+/** One end of a link, whatever it is made of: `Link` between threads, `LocalLink` within one. */
+export interface LinkEnd {
   /** The other side's number: a worker's index, or an app endpoint's party. */
   readonly peer: number;
+  /** Descriptors wait in this thread because the other side does not keep up. */
+  readonly overflowing: boolean;
+  readonly isClosed: boolean;
+  /** Posts a descriptor. It leaves with the batch; order is kept. */
+  post(
+    kindWord: number,
+    sockfd: number,
+    generation: number,
+    frame: number,
+    offset: number,
+    length: number,
+    arg0: number,
+    arg1: number,
+  ): void;
+  /** Publishes what was posted. */
+  flush(): void;
+  /** Resolves when no descriptor of this link waits in this thread; undefined: none does. */
+  drained(): Promise<void> | undefined;
+  /** Takes what the other side has posted and nobody has read: before the end. */
+  takeAll(receive: (words: Int32Array, at: number) => void): void;
+  close(): void;
+}
+
+export class Link implements LinkEnd {
+  readonly peer: number;
+  isClosed = false;
   readonly incoming: RingConsumer;
   readonly port: MessagePort;
   private readonly outgoing: RingProducer;
@@ -50,7 +77,6 @@ export class Link {
   private overflowAt = 0;
   private timer: NodeJS.Timeout | undefined;
   private waiters: (() => void)[] = [];
-  private closed = false;
 
   constructor(mailbox: Mailbox, side: "app" | "worker", peer: number, memory: LinkMemory, port: MessagePort) {
     this.mailbox = mailbox;
@@ -68,7 +94,6 @@ export class Link {
     return this.overflowAt < this.overflow.length;
   }
 
-  /** Posts a descriptor. It leaves with the batch; order is kept. */
   post(
     kindWord: number,
     sockfd: number,
@@ -98,13 +123,12 @@ export class Link {
 
   /** Publishes what was posted, and wakes the other side if it sleeps. */
   flush(): void {
-    if (this.closed) return;
+    if (this.isClosed) return;
     if (this.overflowing) this.refill();
     if (!this.outgoing.publish()) return;
     if (this.doorbell === undefined || !wakeWorker(this.doorbell)) this.port.postMessage(0);
   }
 
-  /** Resolves when no descriptor of this link waits in this thread. */
   drained(): Promise<void> | undefined {
     if (!this.overflowing) return undefined;
     return new Promise((resolve) => {
@@ -112,9 +136,15 @@ export class Link {
     });
   }
 
+  takeAll(receive: (words: Int32Array, at: number) => void): void {
+    const { incoming } = this;
+    for (let at = incoming.take(); at >= 0; at = incoming.take()) receive(incoming.words, at);
+    incoming.release();
+  }
+
   /** Ends the link; what waits is forgotten. */
   close(): void {
-    this.closed = true;
+    this.isClosed = true;
     clearTimeout(this.timer);
     this.overflow.length = 0;
     this.overflowAt = 0;
@@ -150,6 +180,20 @@ export class Link {
     for (const resolve of waiters) resolve();
   }
 }
+
+/** A link whose other side is not there any more: what is posted is forgotten. */
+export const noLink: LinkEnd = {
+  peer: -1,
+  overflowing: false,
+  isClosed: true,
+  post() {},
+  flush() {},
+  drained() {
+    return undefined;
+  },
+  takeAll() {},
+  close() {},
+};
 
 /** Handles one descriptor, whose words start at `at`. Returning true ends the turn early. */
 export type Receive = (link: Link, words: Int32Array, at: number) => boolean | undefined;

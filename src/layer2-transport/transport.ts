@@ -10,6 +10,11 @@
  * any order; a stream's `peerEnded` at most once; the dispatcher asks for its end by `end` (once all is sent) or by
  * `destroy`; the transport reports the end by `ended`, exactly once, in every case, after a `sent` for every
  * container it was given. After that neither side names it again.
+ *
+ * A transport of millions keeps no object for a connection that is idle: it makes the v-node itself, says so by
+ * `acceptedNode` or `connectedNode`, and takes a `Connection` by `connection` when it has something to deliver; the
+ * dispatcher finds that object, or has it made, by `find`, and gives it back by `released`. Between `released` and the
+ * next `connection` all that is known of the connection stands in its v-node.
  */
 
 import type { ErrorCode } from "../layer1-app/errors.ts";
@@ -45,6 +50,8 @@ export interface ListenerRecord extends ConnectionRules {
   readonly counts: SharedArrayBuffer;
   /** App endpoints that take its connections in turn. */
   readonly endpoints: number[];
+  /** Nobody wants to hear of each connection: no `connected` descriptor is sent. */
+  readonly quiet?: boolean | undefined;
 }
 
 /** A client connection to be made. */
@@ -54,6 +61,8 @@ export interface ConnectRequest extends ConnectionRules {
   readonly port: number;
   readonly connectMs: number;
   readonly endpoint: number;
+  /** Likewise. */
+  readonly quiet?: boolean | undefined;
   /** A group's: how many to open here, and what becomes of them. Nobody is told of each. */
   readonly group?: GroupRequest | undefined;
 }
@@ -87,10 +96,26 @@ export interface Transport {
   /** Streams: `received` should not be called until `resume`, so that the peer is held off. */
   pause(connection: Connection): void;
   resume(connection: Connection): void;
+  /**
+   * The object of an open connection that `acceptedNode` or `connectedNode` made, to which something is to be done;
+   * taken by `connection` when it was at rest. Undefined: it is not there any more, or the generation is another's.
+   */
+  find?(sockfd24: number, generation: number): Connection | undefined;
+  /**
+   * The dispatcher has nothing more to do with the object just now: no message is with the app, nothing is buffered,
+   * queued or closing. It goes back to the dispatcher's pool, so the transport must let go of it.
+   */
+  released?(connection: Connection): void;
+  /** The app is through with a number that has ended. True: the transport releases its slot later (TIME-WAIT). */
+  retired?(sockfd24: number): boolean;
+  /** `end` may be called while containers are queued: it follows them. Otherwise it is called when they are out. */
+  readonly endsInOrder?: boolean;
   /** Streams: nothing more will be sent, a FIN follows what is queued. The peer may go on. */
   shutdown?(connection: Connection): void;
   /** TCP: option `place` of `tcpOptionNames` is `word` from now on. */
   tune?(connection: Connection, place: number, word: number): void;
+  /** TCP: the option of that name as it is now, where it can be changed. */
+  lingerMs?(connection: Connection): number;
   /** TCP: a snapshot of the connection as plain data, in the manner of TCP_INFO. */
   info?(connection: Connection): TcpInfo | undefined;
   /** Nothing more will be sent: end in order (TCP: FIN, then wait for the peer's, not forever). */
@@ -109,8 +134,19 @@ export interface TransportEvents {
   /** A client's connection stands. Undefined: there is no slot; `connectFailed` has been called. */
   connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined;
   connectFailed(request: ConnectRequest, code: ErrorCode, text: string): void;
+  /**
+   * Likewise for a connection whose v-node (state `transport`, ends filled in) the transport has made. False: it is
+   * refused, and the v-node is the transport's still.
+   */
+  acceptedNode(listener: ListenerRecord, sockfd24: number): boolean;
+  /** Likewise. False: there is nobody to have it (`connectFailed` has been called); it must be reset. */
+  connectedNode(request: ConnectRequest, sockfd24: number): boolean;
+  /** The object of a connection that `acceptedNode` or `connectedNode` has made; `handle` is the transport's own. */
+  connection(sockfd24: number, handle: unknown): Connection;
   /** Bytes of a stream; they belong to the dispatcher from here on and must not change. */
   received(connection: Connection, bytes: Uint8Array): void;
+  /** Bytes of a stream in one pool frame, of which one count is handed over. */
+  receivedFrame(connection: Connection, frame: number, offset: number, length: number): void;
   /** One datagram in a pool container, which is handed over (the callee drops it, whatever happens). */
   datagram(connection: Connection, frame: number, offset: number, length: number): void;
   /** The peer will send nothing more. */

@@ -12,16 +12,17 @@ import { AlarmGate } from "./alarm-gate.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { Counters, workerCounterNames } from "./counters.ts";
 import { Dispatcher, type DispatcherContext } from "./dispatcher.ts";
+import { GroupRamps } from "./group-ramp.ts";
 import type { GuardReport } from "./guard/report.ts";
 import { TcpGuard } from "./guard/tcp-guard.ts";
-import { FramePool, Link, Mailbox } from "./link.ts";
+import { FramePool, Link, type LinkEnd, Mailbox } from "./link.ts";
 import { NodeTable } from "./nodes/node-table.ts";
 import type { ListenerRecord, Transport } from "./transport.ts";
 
 if (!parentPort) throw new Error("worker.ts runs in a worker thread only");
 const port = parentPort;
 const start = workerData as WorkerStart;
-const links = new Map<number, Link>();
+const links = new Map<number, LinkEnd>();
 const listeners = new Map<number, ListenerRecord>();
 const tell = (message: FromWorker): void => port.postMessage(message);
 const alarms = new AlarmGate<"backlog" | "frames" | "udp-overflow">((open, code, text, count) =>
@@ -38,9 +39,19 @@ const context: DispatcherContext = {
   counters: new Counters(workerCounterNames, start.counters),
   links,
   alarm: (open, code, text) => alarms.raise(open, code, text),
-  clientConnected: (request, sockfd) => tell({ type: "connected", open: request.id, sockfd }),
-  clientFailed: (request, code, text) => tell({ type: "failed", open: request.id, code, text }),
+  clientConnected(request, sockfd) {
+    if (request.group) ramps.connected(request.id);
+    else tell({ type: "connected", open: request.id, sockfd });
+  },
+  clientFailed(request, code, text) {
+    if (request.group) ramps.failed(request.id, code);
+    else tell({ type: "failed", open: request.id, code, text });
+  },
+  clientEnded(request) {
+    if (request.group) ramps.ended(request.id);
+  },
 };
+const ramps = new GroupRamps(start.index, (request) => transport.connect(request));
 const dispatcher = new Dispatcher(context);
 // A turn of the event loop is a batch: sockets are read in its poll phase, `setImmediate` comes right after.
 let handled = 0;
@@ -103,9 +114,11 @@ function obey(message: ToWorker): void {
       mailbox.exhaust();
       listeners.delete(message.listener);
       dispatcher.finishAll(message.listener, "closed");
+      dispatcher.forgetListener(message.listener);
       return;
     case "connect":
-      transport.connect(message.request);
+      if (message.request.group) ramps.start(message.request);
+      else transport.connect(message.request);
       return;
     case "stop":
       reply(message.call, stop(message.graceMs));
@@ -123,8 +136,8 @@ async function unlink(party: number): Promise<void> {
     const at = listener.endpoints.indexOf(party);
     if (at >= 0) listener.endpoints.splice(at, 1);
   }
-  dispatcher.dropEndpoint(link);
-  mailbox.remove(link);
+  await dispatcher.dropEndpoint(link);
+  if (link instanceof Link) mailbox.remove(link);
 }
 
 async function listen(listener: ListenerRecord, first: boolean): Promise<unknown> {
@@ -140,12 +153,14 @@ async function listen(listener: ListenerRecord, first: boolean): Promise<unknown
 /** Ends everything: what was sent goes out if the peers take it within `graceMs`. */
 async function stop(graceMs: number): Promise<void> {
   for (const id of listeners.keys()) await transport.unlisten(id);
+  ramps.close();
   mailbox.exhaust();
   dispatcher.finishAll(undefined, "shutdown");
   await allEnded(graceMs);
-  dispatcher.abortAll("shutdown");
+  await dispatcher.abortAll("shutdown", performance.now() + graceMs);
   await allEnded(graceMs);
   await transport.close();
+  dispatcher.stop();
   alarms.close();
   // The app must find the last descriptors when it hears that we have stopped.
   await new Promise((resolve) => setImmediate(resolve));
@@ -155,7 +170,7 @@ async function stop(graceMs: number): Promise<void> {
 /** Waits until no connection is left, but not longer than `mostMs`. */
 async function allEnded(mostMs: number): Promise<void> {
   const deadline = performance.now() + mostMs;
-  while (dispatcher.unendedCount() > 0 && performance.now() < deadline) {
+  while (dispatcher.unended > 0 && performance.now() < deadline) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

@@ -215,6 +215,11 @@ export class FramePool {
       Atomics.xor(this.words, this.meta + ref * metaWords + holdersWord, (1 << from) | (1 << to));
   }
 
+  /** Marks a container for one thread and nobody else: for who hands on the only count there is. */
+  assign(ref: number, holder: number): void {
+    Atomics.store(this.words, this.meta + ref * metaWords + holdersWord, 1 << holder);
+  }
+
   /** Takes back the mark of `hold` alone: the container has been handed to another holder. */
   unhold(ref: number, holder: number): void {
     Atomics.and(this.words, this.meta + ref * metaWords + holdersWord, ~(1 << holder));

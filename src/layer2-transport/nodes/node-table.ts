@@ -70,6 +70,11 @@ export class NodeTable extends VNodeTable {
     return this.mine[shard] === 1;
   }
 
+  /** Slots of a shard of ours that have ever been in use: none lies behind them. */
+  touched(shard: number): number {
+    return this.fresh[shard] as number;
+  }
+
   /** Slots in use in a shard of ours. */
   used(shard: number): number {
     return this.usedOf[shard] as number;
