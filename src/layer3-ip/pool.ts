@@ -189,6 +189,11 @@ export class FramePool {
     return this.words[this.meta + ref * metaWords + nextWord] as number;
   }
 
+  /** Whether nobody else has a count of the frame. */
+  isSole(ref: number): boolean {
+    return Atomics.load(this.words, this.meta + ref * metaWords + countWord) === 1;
+  }
+
   /** Adds `count` to a container's count: that many more `release`s will follow. */
   retain(ref: number, count = 1): void {
     Atomics.add(this.words, this.meta + ref * metaWords + countWord, count);

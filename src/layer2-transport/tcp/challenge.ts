@@ -1,0 +1,32 @@
+/**
+ * Answers that a stranger could ask for without end: challenge ACKs and duplicate ACKs, within an allowance.
+ *
+ * Layer 2, TCP (RFC 5961 7). The allowance is a connection's own and a little random: a common one tells strangers
+ * who talks to whom (CVE-2016-5696).
+ */
+
+import type { StackCore } from "./core.ts";
+import { challengeAllowed } from "./security/challenge.ts";
+import type { Tcb } from "./tcb.ts";
+
+export class Challenge {
+  private readonly core: StackCore;
+
+  constructor(core: StackCore) {
+    this.core = core;
+  }
+
+  /** Says what we expect, if the connection has not said it too often lately. */
+  send(tcb: Tcb): void {
+    const { core } = this;
+    const next = challengeAllowed(tcb.challenge, core.nowMs, core.context.random);
+    if (next === tcb.challenge) {
+      core.context.counters.add("layer2.tcp.drop.challenge-limit");
+      return;
+    }
+    tcb.challenge = next;
+    tcb.ackNow = true;
+    core.markDirty(tcb);
+    core.context.counters.add("layer2.tcp.challenge-acks");
+  }
+}
