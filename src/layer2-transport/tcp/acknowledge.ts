@@ -24,13 +24,13 @@ export class Acknowledger {
 
   /** Takes the ACK of the segment at hand. False: it is not acceptable, the segment is dropped. */
   accept(tcb: Tcb, receivedUs: number): boolean {
-    const { segment, context, words, nowMs } = this.core;
+    const { segment, context, words, timeMs } = this.core;
     const beyond = (segment.ack - tcb.sendNext) | 0;
     const behind = (tcb.sendUna - segment.ack) | 0;
     if (beyond > 0 || behind > tcb.maxSendWindow) {
       context.counters.add("layer2.tcp.drop.bad-ack");
       const six = tcb.version6 ? 4 : 1;
-      context.admission.strange(strangeKind.badAck, words, tcb.base + node.peerAddress, six, nowMs);
+      context.admission.strange(strangeKind.badAck, words, tcb.base + node.peerAddress, six, timeMs);
       this.challenge.send(tcb);
       return false;
     }

@@ -6,7 +6,7 @@
  */
 
 import type { StackCore } from "./core.ts";
-import { challengeAllowed } from "./security/challenge.ts";
+import { chargeChallenge } from "./security/challenge.ts";
 import type { Tcb } from "./tcb.ts";
 
 export class Challenge {
@@ -19,8 +19,8 @@ export class Challenge {
   /** Says what we expect, if the connection has not said it too often lately. */
   send(tcb: Tcb): void {
     const { core } = this;
-    const next = challengeAllowed(tcb.challenge, core.nowMs, core.context.random);
-    if (next === tcb.challenge) {
+    const next = chargeChallenge(tcb.challenge, core.timeMs, core.context.random.word());
+    if (next < 0) {
       core.context.counters.add("layer2.tcp.drop.challenge-limit");
       return;
     }

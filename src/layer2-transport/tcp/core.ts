@@ -10,6 +10,7 @@ import type { CloseCode } from "../descriptor.ts";
 import { node, nodeState } from "../nodes/v-node.ts";
 import type { TcpContext } from "./context.ts";
 import { defaultTcpOptions, type TcpOptions } from "./options.ts";
+import { PortsInUse } from "./ports-in-use.ts";
 import { never, Tcb, tcpState } from "./tcb.ts";
 import { Segment } from "./wire/segment.ts";
 
@@ -32,7 +33,9 @@ export class StackCore {
   /** The v-nodes' words. */
   readonly words: Int32Array;
   nowUs = 0;
-  /** The same in milliseconds, as an int32 that wraps. */
+  /** The same in whole milliseconds, */
+  timeMs = 0;
+  /** and as an int32 that wraps. */
   nowMs = 0;
   /** The segment at hand. */
   readonly segment = new Segment();
@@ -42,20 +45,24 @@ export class StackCore {
   dirty: Tcb[] = [];
   activeCount = 0;
   halfOpenCount = 0;
+  readonly portsInUse: PortsInUse;
   private readonly records: (Tcb | undefined)[] = [undefined];
   private readonly spare: Tcb[] = [];
   private readonly freeIndexes: number[] = [];
-  private readonly release: (frame: number) => void;
 
   constructor(context: TcpContext) {
     this.context = context;
     this.words = context.nodes.words;
-    this.release = (frame) => context.pool.release(frame);
+    this.portsInUse = new PortsInUse(
+      (port) => context.usePort(port),
+      (port) => context.leavePort(port),
+    );
   }
 
   setTime(nowUs: number): void {
     this.nowUs = nowUs;
-    this.nowMs = Math.floor(nowUs / 1000) | 0;
+    this.timeMs = Math.floor(nowUs / 1000);
+    this.nowMs = this.timeMs | 0;
   }
 
   /** The active record of a v-node, if it has one. */
@@ -67,7 +74,7 @@ export class StackCore {
   /** A fresh record for a v-node that has none. */
   activate(sockfd24: number, base: number): Tcb {
     let tcb = this.spare.pop();
-    if (tcb === undefined) tcb = new Tcb(this.freeIndexes.pop() ?? this.records.length, this.release);
+    if (tcb === undefined) tcb = new Tcb(this.freeIndexes.pop() ?? this.records.length, this.context.pool);
     this.records[tcb.index] = tcb;
     this.activeCount += 1;
     tcb.sockfd24 = sockfd24;

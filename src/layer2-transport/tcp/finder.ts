@@ -89,6 +89,35 @@ export class Finder {
     return found;
   }
 
+  /**
+   * Reads the ends of a packet of ours that an ICMP error quotes, from its IP header at `at` on. Layer 3 has checked
+   * that addresses, ports and sequence number are there. Returns the quoted sequence number.
+   */
+  readQuoted(bytes: Uint8Array, at: number, version6: boolean): number {
+    const { ends } = this;
+    const count = version6 ? 4 : 1;
+    const from = at + (version6 ? 8 : 12);
+    for (let i = 0; i < count; i += 1) {
+      ends[4 + i] = wordAt(bytes, from + 4 * i);
+      ends[i] = wordAt(bytes, from + 4 * (count + i));
+    }
+    const tcp = at + (version6 ? 40 : 4 * ((bytes[at] as number) & 15));
+    const ports = wordAt(bytes, tcp);
+    this.wordCount = count;
+    this.ports = ((ports & 0xffff) << 16) | (ports >>> 16);
+    return wordAt(bytes, tcp + 4);
+  }
+
+  /** The connection that a quoted packet belongs to; -1: none of ours. Its hash is not in the descriptor. */
+  findQuoted(): number {
+    const { ends, wordCount, ports } = this;
+    const { steer, index } = this.core.context;
+    const client = this.clients.find(ends, 4, wordCount, ports & 0xffff);
+    if (client >= 0 && this.isHere(client)) return client;
+    this.hash = steer.hash(ends, 0, ports >>> 16, ends, 4, ports & 0xffff, wordCount, 6);
+    return index.find(this.hash, ends, 0, wordCount, ports);
+  }
+
   /** Whether the v-node has the packet's addresses and ports, and is one of this worker's. */
   isHere(sockfd24: number): boolean {
     const { words, context } = this.core;

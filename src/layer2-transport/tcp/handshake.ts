@@ -15,7 +15,7 @@ import type { Closing } from "./closing.ts";
 import { headerRoom } from "./packet-writer.ts";
 import type { Replies } from "./replies.ts";
 import type { InitialSequence } from "./security/initial-sequence.ts";
-import { initialBuffer, leastMss, type Rest, segmentBytes } from "./rest.ts";
+import { initialBuffer, leastMss, type Rest, scaleFor, segmentBytes } from "./rest.ts";
 import { never, type Tcb, type TcpListener, tcpState } from "./tcb.ts";
 import { flag, type SynOptions, writeHeader, writeSynOptions } from "./wire/segment.ts";
 
@@ -26,13 +26,6 @@ const handshakeRetryMaxUs = 60e6;
 const quickAcks = 16;
 const windowMax = 65_535;
 const optionBytesMax = 40;
-
-/** The shift with which 16 bits reach the largest buffer (RFC 7323 2.3). */
-export function scaleFor(bufferBytes: number): number {
-  let scale = 0;
-  while (scale < 14 && windowMax * 2 ** scale < bufferBytes) scale += 1;
-  return scale;
-}
 
 export interface HandshakeParts {
   readonly core: StackCore;
@@ -128,7 +121,7 @@ export class Handshake {
     const { admission, counters } = core.context;
     const count = finder.wordCount;
     const verdict = admission.syn(
-      finder.ends, 0, count, core.halfOpenCount, core.nowMs, listener.port, hopLimit,
+      finder.ends, 0, count, core.halfOpenCount, core.timeMs, listener.port, hopLimit,
     );
     if (verdict === synVerdict.drop) return;
     if (verdict === synVerdict.cookie || listener.halfOpen >= listener.options.synBacklog) {
@@ -141,7 +134,7 @@ export class Handshake {
       return;
     }
     this.takeSyn(tcb);
-    tcb.iss = this.sequence.next(core.words, tcb.base, core.nowUs);
+    tcb.iss = this.sequence.isn(core.words, tcb.base, core.nowUs);
     tcb.state = tcpState.synReceived;
     this.begin(tcb);
     tcb.halfOpen = true;
@@ -167,6 +160,7 @@ export class Handshake {
     words[base + node.flags] = finder.wordCount === 4 ? sixFlag : 0;
     Atomics.store(words, base + node.state, nodeState.transport);
     index.add(sockfd24, finder.hash);
+    core.portsInUse.use(listener.port);
     const tcb = core.activate(sockfd24, base);
     tcb.version6 = finder.wordCount === 4;
     tcb.listener = listener;
@@ -176,6 +170,43 @@ export class Handshake {
     if (terms !== undefined) terms.users += 1;
     tcb.label = core.labelOf(tcb);
     return tcb;
+  }
+
+  /**
+   * The ACK at hand has brought a cookie of ours: its connection stands, as far as cookie and timestamp remember the
+   * SYN. False: there is no room for it.
+   */
+  fromCookie(listener: TcpListener, mss: number): boolean {
+    const { core } = this;
+    const { segment } = core;
+    const tcb = this.create(listener);
+    if (tcb === undefined) return false;
+    core.context.counters.add("layer2.tcp.cookies-taken");
+    const remembered = this.replies.remembered();
+    tcb.peerMss = Math.max(leastMss, mss);
+    tcb.irs = (segment.seq - 1) | 0;
+    tcb.receiveNext = segment.seq;
+    tcb.lastAckSent = segment.seq;
+    tcb.reassembly.reset(tcb.receiveNext);
+    tcb.timestamps = segment.hasTimestamp;
+    tcb.tsRecent = segment.tsValue;
+    tcb.tsRecentMs = core.nowMs;
+    tcb.sack = remembered.sack;
+    tcb.sendScale = Math.max(0, remembered.scale);
+    tcb.receiveScale = remembered.scale >= 0 ? scaleFor(tcb.options.recvBuffer) : 0;
+    tcb.mss = segmentBytes(tcb, core.context.mtu);
+    tcb.receiveMss = Math.min(tcb.peerMss, tcb.mss);
+    tcb.iss = (segment.ack - 1) | 0;
+    this.begin(tcb);
+    // What the peer has as TS.Recent: our clock goes on from there.
+    if (tcb.timestamps) {
+      tcb.echoedClock = segment.tsEcho >>> 24;
+      tcb.clock = (tcb.echoedClock + 1) & 0xff;
+    }
+    tcb.receiveEdge = (tcb.receiveNext + Math.min(windowMax, tcb.receiveBuffer)) | 0;
+    tcb.handshakeTries = 2;
+    this.established(tcb);
+    return true;
   }
 
   /** What the SYN at hand says: options, sequence, window. */
@@ -279,7 +310,7 @@ export class Handshake {
     const { listener } = tcb;
     const six = tcb.version6 ? 4 : 1;
     const peer = tcb.base + node.peerAddress;
-    if (listener === undefined || !context.admission.opened(core.words, peer, six, core.nowMs)) {
+    if (listener === undefined || !context.admission.opened(core.words, peer, six, core.timeMs)) {
       this.closing.abort(tcb, true);
       return;
     }
@@ -338,7 +369,7 @@ export class Handshake {
         const six = tcb.version6 ? 4 : 1;
         core.context.counters.add("layer2.tcp.handshakes-given-up");
         const peer = tcb.base + node.peerAddress;
-        core.context.admission.strange(strangeKind.halfOpen, core.words, peer, six, core.nowMs);
+        core.context.admission.strange(strangeKind.halfOpen, core.words, peer, six, core.timeMs);
       }
       const error: ErrorCode = "ETIMEDOUT";
       core.finish(tcb, "timeout", error);

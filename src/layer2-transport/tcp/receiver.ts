@@ -126,7 +126,7 @@ export class Receiver {
   /** RST and SYN (RFC 5961 3 and 4). True: nothing more is to be done with the segment. */
   private endsConnection(tcb: Tcb): boolean {
     const { core } = this;
-    const { segment, context, words, nowMs } = core;
+    const { segment, context, words, timeMs } = core;
     const six = tcb.version6 ? 4 : 1;
     if ((segment.flags & flag.rst) !== 0) {
       if (segment.seq === tcb.receiveNext) {
@@ -134,13 +134,13 @@ export class Receiver {
         const isOver = tcb.state === tcpState.lastAck || tcb.state === tcpState.closing;
         core.finish(tcb, isOver ? "end" : "reset", isOver ? undefined : "ECONNRESET");
       } else {
-        context.admission.strange(strangeKind.rst, words, tcb.base + node.peerAddress, six, nowMs);
+        context.admission.strange(strangeKind.rst, words, tcb.base + node.peerAddress, six, timeMs);
         this.challenge.send(tcb);
       }
       return true;
     }
     if ((segment.flags & flag.syn) !== 0) {
-      context.admission.strange(strangeKind.syn, words, tcb.base + node.peerAddress, six, nowMs);
+      context.admission.strange(strangeKind.syn, words, tcb.base + node.peerAddress, six, timeMs);
       this.challenge.send(tcb);
       return true;
     }
@@ -236,7 +236,7 @@ export class Receiver {
   }
 
   private early(tcb: Tcb, seq: number, frame: number, offset: number, length: number): void {
-    const { context, nowMs, words } = this.core;
+    const { context, timeMs, words } = this.core;
     const { reassembly } = tcb;
     tcb.ackNow = true;
     if (!context.admission.memory(length)) {
@@ -256,7 +256,7 @@ export class Receiver {
     } else if (result === 2) {
       context.counters.add("layer2.tcp.drop.reassembly");
       const six = tcb.version6 ? 4 : 1;
-      context.admission.strange(strangeKind.gaps, words, tcb.base + node.peerAddress, six, nowMs);
+      context.admission.strange(strangeKind.gaps, words, tcb.base + node.peerAddress, six, timeMs);
     }
   }
 
@@ -274,7 +274,7 @@ export class Receiver {
     }
     context.admission.account.received += length;
     const { pool } = context;
-    if (length < smallPayload && tcb.unread.append(pool, frame, offset, length)) pool.release(frame);
+    if (length < smallPayload && tcb.unread.append(frame, offset, length)) pool.release(frame);
     else tcb.unread.push(frame, offset, length);
   }
 

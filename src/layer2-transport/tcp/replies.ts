@@ -9,7 +9,8 @@ import { node } from "../nodes/v-node.ts";
 import type { StackCore } from "./core.ts";
 import type { Finder } from "./finder.ts";
 import { headerRoom, type PacketWriter } from "./packet-writer.ts";
-import type { SynCookies } from "./security/syn-cookie.ts";
+import { CookieTerms, cookieMss, cookieTimestamp, readCookieTimestamp, type SynCookies } from "./security/syn-cookie.ts";
+import { scaleFor } from "./rest.ts";
 import type { TcpListener } from "./tcb.ts";
 import { flag, type SynOptions, writeHeader, writeSynOptions } from "./wire/segment.ts";
 
@@ -23,6 +24,7 @@ export class Replies {
   private readonly cookies: SynCookies;
   /** Addresses and ports where a v-node has them, for the cookies' hash. */
   private readonly scratch = new Int32Array(32);
+  private readonly terms = new CookieTerms();
   private readonly syn: SynOptions = {
     mss: 0,
     scale: -1,
@@ -72,11 +74,12 @@ export class Replies {
     syn.mss = options.maxseg > 0 ? Math.min(own, options.maxseg) : own;
     syn.timestamps = segment.hasTimestamp;
     // Without timestamps there is no room to remember these.
-    syn.scale = segment.hasTimestamp && segment.scale >= 0 ? cookies.ownScale : -1;
+    syn.scale = segment.hasTimestamp && segment.scale >= 0 ? scaleFor(options.recvBuffer) : -1;
     syn.sack = segment.hasTimestamp && segment.sackPermitted;
     syn.tsEcho = segment.tsValue;
-    syn.tsValue = cookies.timestamp(segment.scale, segment.sackPermitted, false, nowUs);
-    const iss = cookies.make(this.tuple(), 0, segment.seq, segment.mss, nowUs);
+    syn.tsValue = cookieTimestamp(context.carrier.reservedId, segment.scale, segment.sackPermitted, false);
+    const least = version6 ? 1220 : 536;
+    const iss = cookies.make(this.tuple(), 0, segment.seq, segment.mss || least, nowUs);
     writer.answerAddresses(finder.ends, 0);
     const { bytes, tcpAt } = writer;
     const length = writeSynOptions(bytes, tcpAt + 20, syn);
@@ -93,7 +96,18 @@ export class Replies {
   checkCookie(): number {
     const { segment, nowUs } = this.core;
     const iss = (segment.ack - 1) | 0;
-    return this.cookies.check(this.tuple(), 0, iss, (segment.seq - 1) | 0, nowUs);
+    const found = this.cookies.check(this.tuple(), 0, (segment.seq - 1) | 0, iss, nowUs);
+    return found < 0 ? 0 : (cookieMss[found] as number);
+  }
+
+  /** What the timestamp of the ACK at hand remembers beside it; nothing without one. */
+  remembered(): CookieTerms {
+    const { segment } = this.core;
+    const { terms } = this;
+    terms.scale = -1;
+    terms.sack = false;
+    if (segment.hasTimestamp) readCookieTimestamp(segment.tsEcho, terms);
+    return terms;
   }
 
   /** The flow at hand in a v-node's order. */

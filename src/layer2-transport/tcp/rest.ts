@@ -15,8 +15,9 @@ import { never, type Tcb, tcpState } from "./tcb.ts";
 export const termBit = { timestamps: 1, sack: 2, ecn: 4, client: 8, quiet: 16 } as const;
 /** Bits 24-31 of the word `tcp`. */
 const ownFlag = { ending: 1, finSent: 2, finTaken: 4, discarding: 8 } as const;
-const rttUnitUs = 64;
+export const rttUnitUs = 64;
 const sixFlag = 4;
+const windowMax = 65_535;
 
 export class Rest {
   private readonly core: StackCore;
@@ -212,3 +213,10 @@ export function segmentBytes(tcb: Tcb, mtu: number): number {
 
 /** No peer makes our segments shorter than this (CVE-2019-11479). */
 export const leastMss = 88 - 12;
+
+/** The shift with which 16 bits reach the largest buffer (RFC 7323 2.3). */
+export function scaleFor(bufferBytes: number): number {
+  let scale = 0;
+  while (scale < 14 && windowMax * 2 ** scale < bufferBytes) scale += 1;
+  return scale;
+}

@@ -7,6 +7,7 @@
  * microseconds on the stack's clock, `never` where there is none.
  */
 
+import type { FramePool } from "../link.ts";
 import { defaultTcpOptions, type TcpOptions } from "./options.ts";
 import { ReassemblyQueue } from "./receive/reassembly-queue.ts";
 import { UnreadQueue } from "./receive/unread-queue.ts";
@@ -160,10 +161,10 @@ export class Tcb {
   ending = false;
   readonly recovery = new LossRecovery();
 
-  constructor(index: number, release: (frame: number) => void) {
+  constructor(index: number, pool: FramePool) {
     this.index = index;
-    this.unread = new UnreadQueue(release);
-    this.reassembly = new ReassemblyQueue(release);
+    this.unread = new UnreadQueue(pool);
+    this.reassembly = new ReassemblyQueue(pool);
   }
 
   /** As new, but for its place. */

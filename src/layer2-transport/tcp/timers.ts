@@ -13,9 +13,6 @@ import type { Output } from "./output.ts";
 import type { Rest } from "./rest.ts";
 import { never, type Tcb, tcpState } from "./tcb.ts";
 
-/** RFC 1122 4.2.3.5: R2 is at least 100 s; without a user timeout retransmissions go on as Linux's do. */
-const probesMax = 15;
-
 export class Timers {
   readonly expire: (sockfd24: number) => void;
   private readonly core: StackCore;
@@ -108,16 +105,15 @@ export class Timers {
   private persist(tcb: Tcb): boolean {
     const { core } = this;
     tcb.persistAtUs = never;
-    const { userTimeoutMs } = tcb.options;
+    const { userTimeoutMs, maxRetries } = tcb.options;
     const stalledUs = tcb.stalledSinceUs === 0 ? 0 : core.nowUs - tcb.stalledSinceUs;
     // A peer that answers probes is alive, however long its window stays closed; one that does not is not.
-    const isSilent = core.nowUs - tcb.lastHeardUs > 1000 && tcb.persistBackoff > probesMax;
-    if (isSilent || (userTimeoutMs > 0 && stalledUs >= 1000 * userTimeoutMs)) {
+    if (tcb.probes > maxRetries || (userTimeoutMs > 0 && stalledUs >= 1000 * userTimeoutMs)) {
       core.context.counters.add("layer2.tcp.timed-out");
       this.closing.abort(tcb, true, "timeout", "ETIMEDOUT");
       return true;
     }
-    if (tcb.sendWindow > (tcb.sendNext - tcb.sendUna)) {
+    if (tcb.sendWindow > ((tcb.sendNext - tcb.sendUna) | 0)) {
       this.output.sendNew(tcb, true);
       return false;
     }
@@ -125,8 +121,8 @@ export class Timers {
     core.context.counters.add("layer2.tcp.window-probes");
     this.output.advanceClock(tcb, true);
     this.output.sendAck(tcb, (tcb.sendUna - 1) | 0);
+    tcb.probes += 1;
     tcb.persistBackoff = Math.min(tcb.persistBackoff + 1, 30);
-    if (tcb.lastHeardUs > tcb.stalledSinceUs && tcb.persistBackoff > 9) tcb.persistBackoff = 9;
     return false;
   }
 

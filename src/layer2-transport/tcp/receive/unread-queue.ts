@@ -16,14 +16,13 @@ export class UnreadQueue {
   frame = 0;
   offset = 0;
   length = 0;
-  private readonly release: (frame: number) => void;
+  private readonly pool: FramePool;
   private words = new Int32Array(0);
   private first = 0;
   private count = 0;
 
-  /** `release` takes back one count of a frame. */
-  constructor(release: (frame: number) => void) {
-    this.release = release;
+  constructor(pool: FramePool) {
+    this.pool = pool;
   }
 
   /** Pieces that wait. */
@@ -43,8 +42,9 @@ export class UnreadQueue {
   }
 
   /** Copies a small piece behind the last one, where its frame has room. False: there is none; `push` it. */
-  append(pool: FramePool, frame: number, offset: number, length: number): boolean {
+  append(frame: number, offset: number, length: number): boolean {
     if (this.count === 0) return false;
+    const { pool } = this;
     const at = 3 * ((this.first + this.count - 1) % (this.words.length / 3));
     const last = this.words[at] as number;
     const end = (this.words[at + 1] as number) + (this.words[at + 2] as number);
@@ -71,7 +71,7 @@ export class UnreadQueue {
   }
 
   clear(): void {
-    while (this.shift()) this.release(this.frame);
+    while (this.shift()) this.pool.release(this.frame);
   }
 
   private grow(capacity: number): void {
