@@ -16,6 +16,7 @@ export class Container {
   length = 0;
   /** It is a part of a file: the file is the submission. */
   part = false;
+  private frontTaken = false;
   private readonly owner: Containers;
   private made: readonly Buffer[] | undefined;
   private uses = 0;
@@ -38,6 +39,16 @@ export class Container {
     this.part = part;
     this.made = undefined;
     this.uses = 1;
+    this.frontTaken = false;
+  }
+
+  /**
+   * Takes the room in front of the bytes for headers, once. False: there is too little, or others may be looking.
+   */
+  takeFront(bytes: number, pool: FramePool): boolean {
+    if (this.frontTaken || this.offset < bytes || this.uses !== 1 || !pool.isSole(this.frame)) return false;
+    this.frontTaken = true;
+    return true;
   }
 
   /** One more connection needs it. */

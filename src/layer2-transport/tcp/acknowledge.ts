@@ -4,8 +4,8 @@
  * Layer 2, TCP (RFC 9293 3.10.7.4 "ESTABLISHED: ACK bit", RFC 5961 5.2). Loss and congestion are recovery's matter.
  */
 
-import { strangeKind } from "./admission.ts";
 import { node } from "../nodes/v-node.ts";
+import { strangeKind } from "./admission.ts";
 import type { Challenge } from "./challenge.ts";
 import type { StackCore } from "./core.ts";
 import { AckFacts } from "./recovery/recovery.ts";

@@ -14,8 +14,8 @@ import type { CloseCode } from "../descriptor.ts";
 import type { FramePool } from "../link.ts";
 import type { Carrier } from "../nodes/carrier.ts";
 import type { FlowIndex } from "../nodes/flow-index.ts";
+import type { NodeTable } from "../nodes/node-table.ts";
 import type { TimingWheel } from "../nodes/timing-wheel.ts";
-import type { NodeTable } from "../nodes/v-node.ts";
 import type { Admission } from "./admission.ts";
 import type { Tcb, TcpListener } from "./tcb.ts";
 

@@ -40,7 +40,9 @@ export class Finder {
     const version6 = descriptor.isVersion6(words, at);
     const count = version6 ? 4 : 1;
     const from =
-      descriptor.frameOf(words, at) * smallFrameBytes + descriptor.packetOffsetOf(words, at) + (version6 ? 8 : 12);
+      descriptor.frameOf(words, at) * smallFrameBytes +
+      descriptor.packetOffsetOf(words, at) +
+      (version6 ? 8 : 12);
     for (let i = 0; i < count; i += 1) {
       ends[i] = wordAt(bytes, from + 4 * i);
       ends[4 + i] = wordAt(bytes, from + 4 * (count + i));
@@ -125,7 +127,8 @@ export class Finder {
     const base = context.nodes.baseOf(sockfd24);
     const { ends } = this;
     if (words[base + node.ports] !== this.ports || words[base + node.peerAddress] !== ends[0]) return false;
-    if (words[base + node.localAddress] !== ends[4] || words[base + node.state] === nodeState.free) return false;
+    if (words[base + node.localAddress] !== ends[4] || words[base + node.state] === nodeState.free)
+      return false;
     // Protocol TCP is 0, and so is IPv4.
     if (((words[base + node.flags] as number) & 7) !== (this.wordCount === 4 ? 4 : 0)) return false;
     if (this.wordCount === 1) return true;

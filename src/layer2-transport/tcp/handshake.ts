@@ -8,14 +8,14 @@
 import type { ErrorCode } from "../../layer1-app/errors.ts";
 import { node, nodeState } from "../nodes/v-node.ts";
 import { strangeKind, synVerdict } from "./admission.ts";
+import type { Closing } from "./closing.ts";
 import type { StackCore } from "./core.ts";
 import type { Finder } from "./finder.ts";
 import type { Output } from "./output.ts";
-import type { Closing } from "./closing.ts";
 import { headerRoom } from "./packet-writer.ts";
 import type { Replies } from "./replies.ts";
-import type { InitialSequence } from "./security/initial-sequence.ts";
 import { initialBuffer, leastMss, type Rest, scaleFor, segmentBytes } from "./rest.ts";
+import type { InitialSequence } from "./security/initial-sequence.ts";
 import { never, type Tcb, type TcpListener, tcpState } from "./tcb.ts";
 import { flag, type SynOptions, writeHeader, writeSynOptions } from "./wire/segment.ts";
 
@@ -121,7 +121,13 @@ export class Handshake {
     const { admission, counters } = core.context;
     const count = finder.wordCount;
     const verdict = admission.syn(
-      finder.ends, 0, count, core.halfOpenCount, core.timeMs, listener.port, hopLimit,
+      finder.ends,
+      0,
+      count,
+      core.halfOpenCount,
+      core.timeMs,
+      listener.port,
+      hopLimit,
     );
     if (verdict === synVerdict.drop) return;
     if (verdict === synVerdict.cookie || listener.halfOpen >= listener.options.synBacklog) {
@@ -204,7 +210,6 @@ export class Handshake {
       tcb.clock = (tcb.echoedClock + 1) & 0xff;
     }
     tcb.receiveEdge = (tcb.receiveNext + Math.min(windowMax, tcb.receiveBuffer)) | 0;
-    tcb.handshakeTries = 2;
     this.established(tcb);
     return true;
   }
@@ -297,8 +302,10 @@ export class Handshake {
     tcb.maxSendWindow = tcb.sendWindow;
     tcb.quickAcks = quickAcks;
     tcb.recovery.begin(this.rest.recoveryTerms(tcb), tcb.sendNext, nowUs);
-    if (tcb.handshakeTries <= 1) tcb.recovery.handshakeRtt(nowUs - tcb.handshakeSentUs);
-    else tcb.recovery.handshakeRtt(-1);
+    // A connection from a cookie has sent nothing that we remember.
+    if (tcb.handshakeTries > 0) {
+      tcb.recovery.handshakeRtt(nowUs - tcb.handshakeSentUs, tcb.handshakeTries > 1);
+    }
     if (tcb.options.keepalive) tcb.keepaliveAtUs = nowUs + 1000 * tcb.options.keepaliveIdleMs;
     core.markDirty(tcb);
     if (tcb.isClient) {

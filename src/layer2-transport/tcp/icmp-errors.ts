@@ -46,7 +46,9 @@ export class IcmpErrors {
     const type = descriptor.labelOf(words, at) >>> 8;
     const code = descriptor.labelOf(words, at) & 0xff;
     if (six ? type === 2 : type === 3 && code === 4) {
-      const mtu = six ? bytes32(bytes, upper + 4) : ((bytes[upper + 6] as number) << 8) | (bytes[upper + 7] as number);
+      const mtu = six
+        ? bytes32(bytes, upper + 4)
+        : ((bytes[upper + 6] as number) << 8) | (bytes[upper + 7] as number);
       this.tooBig(tcb, mtu);
     } else if (six ? type === 1 : type === 3) this.unreachable(tcb, six, code);
     else core.context.counters.add("layer2.drop.icmp-ignored");
@@ -84,7 +86,6 @@ export class IcmpErrors {
     tcb.peerMss = Math.min(tcb.peerMss, mss + (tcb.timestamps ? 12 : 0));
     tcb.mss = mss;
     tcb.recovery.setMss(mss);
-    tcb.recovery.markAllLost(core.nowUs);
     core.markDirty(tcb);
   }
 }

@@ -40,7 +40,10 @@ function wrongWith(core: StackCore, tcb: Tcb): string[] {
   check(((tcb.receiveEdge - tcb.receiveNext) | 0) >= 0 || tcb.finTaken, "RCV.NXT lies beyond the window");
   if (tcb.state >= tcpState.established) {
     check(out <= queue.bytes + (tcb.finSent ? 1 : 0), `${out} bytes are out of ${queue.bytes} queued`);
-    check(recovery.isEmpty === (out === 0), `recovery ${recovery.isEmpty ? "has nothing" : "has something"}, ${out} out`);
+    check(
+      recovery.isEmpty === (out === 0),
+      `recovery ${recovery.isEmpty ? "has nothing" : "has something"}, ${out} out`,
+    );
     check(recovery.cwnd >= 1 && Number.isFinite(recovery.cwnd), `cwnd is ${recovery.cwnd}`);
     check(recovery.inFlight >= 0, `${recovery.inFlight} bytes in flight`);
     check(recovery.inFlight <= out, `${recovery.inFlight} bytes in flight of ${out} out`);

@@ -5,13 +5,11 @@
  * acknowledgement rides on the answer to what it acknowledges, and data go out in super-packets of up to 64 KB.
  */
 
-import type { CongestionControl } from "./options.ts";
 import type { StackCore } from "./core.ts";
-import { headerRoom, packetBytesMax, PacketWriter, frontBytes } from "./packet-writer.ts";
+import { frontBytes, headerRoom, PacketWriter, packetBytesMax } from "./packet-writer.ts";
+import type { SentRun } from "./recovery/recovery.ts";
 import { never, type Tcb, tcpState } from "./tcb.ts";
 import { flag, timestampBytes, writeHeader, writeSacks, writeTimestamps } from "./wire/segment.ts";
-
-export type { CongestionControl };
 
 /** Linux's least delay of an ACK; RFC 9293 3.8.6.3 allows 500 ms. */
 const delayedAckUs = 40_000;
@@ -48,7 +46,7 @@ export class Output {
   /** The allowance or the timer has named something lost. */
   private retransmit(tcb: Tcb): boolean {
     const { recovery } = tcb;
-    for (let run = recovery.nextLost(); run !== undefined; run = recovery.nextLost()) {
+    for (let run = this.nextLost(tcb); run !== undefined; run = this.nextLost(tcb)) {
       const offset = (run.seq - tcb.sendUna) | 0;
       const length = Math.min(run.length, this.superBytes(tcb));
       this.advanceClock(tcb, true);
@@ -57,6 +55,10 @@ export class Output {
       this.core.context.counters.add("layer2.tcp.retransmits");
     }
     return true;
+  }
+
+  private nextLost(tcb: Tcb): SentRun | undefined {
+    return tcb.recovery.nextLost(this.superBytes(tcb));
   }
 
   /** A tail loss probe without new data: the last of what is out goes out again. */

@@ -29,7 +29,13 @@ export function headerRoom(version6: boolean): number {
 }
 
 /** Writes address words of a v-node or of a received packet in network order. */
-export function putAddress(bytes: Uint8Array, to: number, words: Int32Array, at: number, count: number): void {
+export function putAddress(
+  bytes: Uint8Array,
+  to: number,
+  words: Int32Array,
+  at: number,
+  count: number,
+): void {
   for (let i = 0; i < count; i += 1) {
     const word = words[at + i] as number;
     bytes[to + 4 * i] = word >>> 24;
@@ -72,7 +78,13 @@ export class PacketWriter {
    * Uses a frame in which the payload stands already, with room in front of it. The frame gets one more count, and
    * whoever had it must not change it again.
    */
-  openAround(frame: number, payloadOffset: number, version6: boolean, headerBytes: number, payload: number): void {
+  openAround(
+    frame: number,
+    payloadOffset: number,
+    version6: boolean,
+    headerBytes: number,
+    payload: number,
+  ): void {
     this.pool.retain(frame);
     const before = ipHeaderBytes(version6) + headerBytes;
     this.begin(frame, payloadOffset - before, version6, before + payload);

@@ -111,7 +111,11 @@ export class Receiver {
     const { segment } = core;
     const isPure = segment.payloadLength === 0 && (segment.flags & (flag.syn | flag.fin)) === 0;
     // A keepalive's segment lies before the window and wants an answer; so does every retransmission.
-    if (isPure && core.nowUs - tcb.lastDuplicateAckUs < duplicateAckUs && segment.seq !== ((tcb.receiveNext - 1) | 0)) {
+    if (
+      isPure &&
+      core.nowUs - tcb.lastDuplicateAckUs < duplicateAckUs &&
+      segment.seq !== ((tcb.receiveNext - 1) | 0)
+    ) {
       return;
     }
     if ((segment.flags & flag.syn) !== 0) {

@@ -9,8 +9,14 @@ import { node } from "../nodes/v-node.ts";
 import type { StackCore } from "./core.ts";
 import type { Finder } from "./finder.ts";
 import { headerRoom, type PacketWriter } from "./packet-writer.ts";
-import { CookieTerms, cookieMss, cookieTimestamp, readCookieTimestamp, type SynCookies } from "./security/syn-cookie.ts";
 import { scaleFor } from "./rest.ts";
+import {
+  CookieTerms,
+  cookieMss,
+  cookieTimestamp,
+  readCookieTimestamp,
+  type SynCookies,
+} from "./security/syn-cookie.ts";
 import type { TcpListener } from "./tcb.ts";
 import { flag, type SynOptions, writeHeader, writeSynOptions } from "./wire/segment.ts";
 

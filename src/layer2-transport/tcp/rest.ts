@@ -17,12 +17,14 @@ export const termBit = { timestamps: 1, sack: 2, ecn: 4, client: 8, quiet: 16 } 
 const ownFlag = { ending: 1, finSent: 2, finTaken: 4, discarding: 8 } as const;
 export const rttUnitUs = 64;
 const sixFlag = 4;
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
 const windowMax = 65_535;
 
 export class Rest {
   private readonly core: StackCore;
   /** Filled anew for each connection: nobody keeps it. */
-  private readonly terms: RecoveryTerms = {
+  private readonly terms: Writable<RecoveryTerms> = {
     mss: 536,
     sack: false,
     timestamps: false,

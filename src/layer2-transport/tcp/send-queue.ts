@@ -78,7 +78,8 @@ export class SendQueue {
     let target = to;
     for (let at = this.find(position); left > 0; at += 1) {
       const container = this.containers[at];
-      if (container === undefined) throw new RangeError("bytes were asked for that are not in the send queue");
+      if (container === undefined)
+        throw new RangeError("bytes were asked for that are not in the send queue");
       const skip = position - (this.starts[at] as number);
       const part = Math.min(left, container.length - skip);
       if (part > 0) copyOut(pool, container, skip, part, target);

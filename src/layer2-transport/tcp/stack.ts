@@ -16,13 +16,13 @@ import { Acknowledger } from "./acknowledge.ts";
 import { strangeKind } from "./admission.ts";
 import { Challenge } from "./challenge.ts";
 import { Closing } from "./closing.ts";
-import { type ConnectTarget, Connecting } from "./connecting.ts";
+import { Connecting, type ConnectTarget } from "./connecting.ts";
 import type { TcpContext } from "./context.ts";
 import { StackCore } from "./core.ts";
 import { Finder } from "./finder.ts";
 import { Handshake } from "./handshake.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
-import { type TcpInfo, infoAtRest, infoOf } from "./info.ts";
+import { infoAtRest, infoOf, type TcpInfo } from "./info.ts";
 import { invariantsOf } from "./invariants.ts";
 import type { TcpOptions } from "./options.ts";
 import { Output } from "./output.ts";
@@ -271,7 +271,9 @@ export class TcpStack {
     const others = this.listeners.get(listener.port) ?? [];
     const overlaps = others.some((other) => {
       if (other.words === undefined || listener.words === undefined) return true;
-      return other.wordCount === listener.wordCount && other.words.every((word, i) => word === listener.words?.[i]);
+      return (
+        other.wordCount === listener.wordCount && other.words.every((word, i) => word === listener.words?.[i])
+      );
     });
     if (overlaps) throw new ApoError("EADDRINUSE", `tcp port ${listener.port} has a listener already`);
     this.core.portsInUse.listen(listener.port);
