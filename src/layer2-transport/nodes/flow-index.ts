@@ -1,4 +1,9 @@
-/** Temporary. */
+/**
+ * Which connection a flow is, by its addresses and ports.
+ *
+ * Layer 2.
+ */
+
 
 import type { NodeTable } from "./node-table.ts";
 import { node } from "./v-node.ts";
