@@ -36,6 +36,8 @@ export class SourceTable {
   readonly paceMs: Float64Array;
   /** State of `Pace` for offences. */
   readonly offenceMs: Float64Array;
+  /** Until when it is blocked: what it did before that is paid for. */
+  readonly blockedMs: Float64Array;
   /** How often it has been blocked. */
   readonly blocks: Uint8Array;
   /** When it was last looked at. */
@@ -55,6 +57,7 @@ export class SourceTable {
     this.connections = new Int32Array(slots);
     this.paceMs = new Float64Array(slots);
     this.offenceMs = new Float64Array(slots);
+    this.blockedMs = new Float64Array(slots);
     this.blocks = new Uint8Array(slots);
     this.seenMs = new Float64Array(slots);
     this.high = new Int32Array(slots);
@@ -90,6 +93,7 @@ export class SourceTable {
     this.connections[worst] = 0;
     this.paceMs[worst] = 0;
     this.offenceMs[worst] = 0;
+    this.blockedMs[worst] = 0;
     this.blocks[worst] = 0;
     this.seenMs[worst] = nowMs;
     return worst;

@@ -289,6 +289,7 @@ export class TcpGuard implements Admission, EvictorEvents {
     if (blockMs === 0) return;
     const { sources } = this;
     const place = sources.take(words, at, wordCount, this.nowMs);
+    if (this.nowMs < (sources.blockedMs[place] as number)) return;
     for (let point = 0; point < points; point += 1) {
       const state = this.offences.after(sources.offenceMs[place] as number, this.nowMs);
       if (state >= 0) {
@@ -298,6 +299,7 @@ export class TcpGuard implements Admission, EvictorEvents {
       const forMs = blockMs * 2 ** Math.min(blockDoublings, sources.blocks[place] as number);
       sources.blocks[place] = Math.min(255, (sources.blocks[place] as number) + 1);
       sources.offenceMs[place] = 0;
+      sources.blockedMs[place] = this.nowMs + forMs;
       this.counters.add("layer2.guard.blocks");
       maskInto(this.prefix, words, at, wordCount, this.sourceBits);
       this.blocks.push({ prefix: prefixText(this.prefix, 0, wordCount, this.sourceBits), reason, forMs });

@@ -46,6 +46,8 @@ export class TimedBlocks {
   private readonly clock: BlockClock;
   private readonly entries = new Map<string, TimedBlock>();
   private cancel: (() => void) | undefined;
+  /** When the timer fires; Infinity: there is none. Never later than the first entry ends. */
+  private armedForMs = Number.POSITIVE_INFINITY;
 
   constructor(lists: BlockLists, clock: BlockClock = wallClock) {
     this.lists = lists;
@@ -71,7 +73,7 @@ export class TimedBlocks {
     this.entries.delete(prefix);
     this.entries.set(prefix, { prefix, reason, since, until });
     if (this.entries.size > entriesMost) await this.lift(this.first());
-    this.arm();
+    if (until.getTime() < this.armedForMs) this.arm(until.getTime());
     return true;
   }
 
@@ -80,13 +82,11 @@ export class TimedBlocks {
     const entry = this.entries.get(prefix);
     if (!entry) return false;
     await this.lift(entry);
-    this.arm();
     return true;
   }
 
   close(): void {
     this.cancel?.();
-    this.cancel = undefined;
     this.entries.clear();
   }
 
@@ -102,20 +102,20 @@ export class TimedBlocks {
     await this.lists.unblock(entry.prefix);
   }
 
-  private arm(): void {
+  private arm(atMs: number): void {
     this.cancel?.();
-    const next = this.first();
-    this.cancel = undefined;
-    if (!next) return;
-    const ms = Math.min(timerMostMs, Math.max(0, next.until.getTime() - this.clock.now()));
+    this.armedForMs = atMs;
+    const ms = Math.min(timerMostMs, Math.max(0, atMs - this.clock.now()));
     this.cancel = this.clock.later(ms, () => void this.expire());
   }
 
   private async expire(): Promise<void> {
+    this.armedForMs = Number.POSITIVE_INFINITY;
     const now = this.clock.now();
     for (const entry of [...this.entries.values()]) {
       if (entry.until.getTime() <= now) await this.lift(entry);
     }
-    this.arm();
+    const next = this.first()?.until.getTime();
+    if (next !== undefined && next < this.armedForMs) this.arm(next);
   }
 }
