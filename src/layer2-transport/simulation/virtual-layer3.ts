@@ -1,6 +1,6 @@
 /**
- * The native thread's part for a stack in virtual time: packets from its ring to a virtual wire, and from the wire as
- * descriptors.
+ * The native thread's part for a stack in virtual time: packets from its ring to a virtual wire, and from the wire
+ * as descriptors.
  *
  * Layer 2, simulation only. It does what thread/transmit_path.cc and receive_path.cc do, and no more: completes headers,
  * cuts super-packets, checks what arrives, answers for ports that are not open, steers. It knows no connections. What
@@ -46,11 +46,13 @@ export interface VirtualLayer3Options {
   readonly random: RandomStream;
   /** The link's longest packet. */
   readonly mtu: number;
-  /** The longest packet that gets through to the others; a longer one is lost, and a router says so if `tellsTooBig`. */
+  /** The longest packet that gets through; a longer one is lost, and a router says so if `tellsTooBig`. */
   readonly pathMtu?: number;
   readonly tellsTooBig?: boolean;
   /** Of 256 batches, how many are merged where they can be (0). */
   readonly mergeOf256?: number;
+  /** What the host's clock shows at virtual time 0, in microseconds (0). */
+  readonly clockOffsetUs?: number;
   /** Descriptors the ring to the wire holds (1,024). */
   readonly ringCapacity?: number;
   /** Something has come: `receive` is to be called, at the latest when it gets round to it. */
@@ -245,7 +247,7 @@ export class VirtualLayer3 {
     words[4] = six ? first & 0xfffff : 0;
     const trafficClass = six ? (first >>> 20) & 0xff : (packet[1] as number);
     words[5] = gsoBytes | ((packet[six ? 7 : 8] as number) << 16) | (trafficClass << 24);
-    words[6] = atUs | 0;
+    words[6] = (atUs + (this.options.clockOffsetUs ?? 0)) | 0;
     words[7] = hash;
     this.count("rx.delivered");
     stack.input(words, 0);
@@ -275,7 +277,7 @@ export class VirtualLayer3 {
       (six ? 58 : 1) | (shardOfHash(hash) << 8) | ((six ? 6 : 4) << 12) | (verified << 16) | (2 << 21);
     words[4] = load16(packet, ipHeaderBytes(six));
     words[5] = 64 << 16;
-    words[6] = this.options.wire.nowUs | 0;
+    words[6] = (this.options.wire.nowUs + (this.options.clockOffsetUs ?? 0)) | 0;
     words[7] = hash;
     this.count("rx.icmp");
     stack.icmp(words, 0);

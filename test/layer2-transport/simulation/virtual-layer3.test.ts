@@ -1,4 +1,4 @@
-/** The native thread's part in virtual time, with hand-made segments: out, over a wire, in; and the pool that watches. */
+/** The native thread's part in virtual time, with hand-made segments: out, over a wire, in; the pool that watches. */
 import { beforeEach, describe, expect, test } from "vitest";
 import { CheckedPool, freedByte, takePool } from "../../../src/layer2-transport/simulation/checked-pool.ts";
 import { load32, store16, store32, tcpFlag } from "../../../src/layer2-transport/simulation/packet-bytes.ts";
