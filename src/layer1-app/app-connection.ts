@@ -1,10 +1,11 @@
 /**
- * A connection as the app endpoint knows it: whose handlers it has, and what of it is being handled.
+ * What an app endpoint must remember of a connection while something of it is pending, and of an `opens` always.
  *
- * Layer 1. State only; `endpoint.ts` moves it.
+ * Layer 1. State only; `endpoint.ts` moves it. A connection with which nothing is pending has no object here: all else
+ * is in its v-node.
  */
 
-import type { Link, StreamBuffer } from "../layer2-transport/index.ts";
+import type { StreamBuffer } from "../layer2-transport/index.ts";
 import type { ApoError } from "./errors.ts";
 import type { Alarm, FramingFunction, Handlers, Sockfd } from "./types.ts";
 
@@ -21,8 +22,10 @@ export interface OpenRecord {
   /** Client: the first message, and who waits for the connection. */
   readonly news?: Uint8Array | string | undefined;
   connected?: ((sockfd: Sockfd) => void) | undefined;
-  /** Told when the last connection that was ours has ended. */
-  readonly onEnded?: ((sockfd: Sockfd) => void) | undefined;
+  /** Connections here whose `closed` has not been told. */
+  connections: number;
+  /** Forget it when the last of them has ended; a client's that is not a group's is forgotten with its connection. */
+  leaving: boolean;
 }
 
 /** A message that came while `connected` had not settled. */
@@ -33,17 +36,19 @@ export interface HeldMessage {
   readonly length: number;
 }
 
+/** A connection with something pending. */
 export class AppConnection {
   readonly sockfd: Sockfd;
   readonly sockfd24: number;
   readonly generation: number;
-  readonly link: Link;
   readonly open: OpenRecord;
   /** `connected` returned a promise that has not settled. */
   connecting = false;
   held: HeldMessage | undefined;
   /** Bytes that wait for the framing function. */
   input: StreamBuffer | undefined;
+  /** They are being cut, perhaps by a handler that takes its time. */
+  cutting = false;
   /** The frame of the chunk whose bytes `input` looks at. */
   chunkFrame = 0;
   /** Bytes that must be there before the framing function is asked again. */
@@ -54,12 +59,17 @@ export class AppConnection {
   /** Called when it has ended. */
   readonly endWaiters: (() => void)[] = [];
 
-  constructor(sockfd24: number, generation: number, link: Link, open: OpenRecord) {
+  constructor(sockfd24: number, generation: number, open: OpenRecord) {
     this.sockfd = generation * 2 ** 24 + sockfd24;
     this.sockfd24 = sockfd24;
     this.generation = generation;
-    this.link = link;
     this.open = open;
+  }
+
+  /** Whether nothing is pending any more. */
+  get isIdle(): boolean {
+    if (this.connecting || this.held || this.cutting || this.failure) return false;
+    return this.endWaiters.length === 0 && (this.input?.length ?? 0) === 0;
   }
 }
 

@@ -40,7 +40,12 @@ export interface ModuleFacts {
 
 export type ToAppWorker =
   | { readonly type: "link"; readonly index: number; readonly memory: LinkMemory; readonly port: MessagePort }
-  | { readonly type: "unlink"; readonly index: number }
+  | {
+      readonly type: "unlink";
+      readonly call: number;
+      readonly index: number;
+      readonly dead: readonly number[];
+    }
   | { readonly type: "load"; readonly call: number; readonly open: ModuleOpen }
   | { readonly type: "unload"; readonly open: number }
   | { readonly type: "alarm"; readonly open: number; readonly alarm: Alarm }
@@ -53,4 +58,5 @@ export type FromAppWorker =
       readonly facts?: ModuleFacts;
       readonly error?: { readonly code: ErrorCode; readonly message: string };
     }
+  | { readonly type: "unlinked"; readonly call: number }
   | { readonly type: "warning"; readonly alarm: Alarm; readonly detail: string };

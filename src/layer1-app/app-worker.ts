@@ -32,8 +32,11 @@ export default function appWorker(start: AppWorkerStart): Promise<void> {
   return new Promise((resolve) => {
     port.on("message", (message: ToAppWorker) => {
       if (message.type === "link") endpoint.addLink(message.index, message.memory, message.port);
-      else if (message.type === "unlink") endpoint.removeLink(message.index);
-      else if (message.type === "unload") endpoint.opens.delete(message.open);
+      else if (message.type === "unlink") {
+        void endpoint
+          .removeLink(message.index, message.dead)
+          .then(() => tell({ type: "unlinked", call: message.call }));
+      } else if (message.type === "unload") endpoint.removeOpen(message.open);
       else if (message.type === "load") {
         load(endpoint, message.open).then(
           (facts) => tell({ type: "loaded", call: message.call, facts }),
@@ -70,7 +73,7 @@ async function load(endpoint: Endpoint, open: ModuleOpen): Promise<ModuleFacts> 
     throw new ApoError("EINVAL", `the module ${open.url} exports none of ${handlerNames.join(", ")}`);
   }
   const { framing } = found;
-  const record: OpenRecord = {
+  const record: Omit<OpenRecord, "connections"> = {
     id: open.id,
     handlers: handlers as Handlers,
     name: open.name,
@@ -78,8 +81,9 @@ async function load(endpoint: Endpoint, open: ModuleOpen): Promise<ModuleFacts> 
     msgpack: open.msgpack,
     framingFunction: typeof framing === "function" ? (framing as FramingFunction) : undefined,
     news: open.news,
+    leaving: false,
   };
-  endpoint.opens.set(open.id, record);
+  endpoint.addOpen(record);
   return { framing: typeof framing === "function", alarm: "alarm" in handlers };
 }
 

@@ -55,6 +55,7 @@ export class AppWorkers {
   private readonly places: Place[];
   private readonly modules = new Map<number, ModuleOpen>();
   private readonly loads = new Map<number, Load>();
+  private readonly unlinks = new Map<number, { party: number; resolve: () => void }>();
   private nextCall = 1;
   private stopping = false;
 
@@ -116,8 +117,20 @@ export class AppWorkers {
     }
   }
 
-  unlink(index: number): void {
-    this.tellAll({ type: "unlink", index });
+  /**
+   * Layer-2 worker `index` has died, and these shards were its own. Resolves when every endpoint has told the ends of
+   * its connections there: until then the shards must stay as they are.
+   */
+  async unlink(index: number, dead: readonly number[]): Promise<void> {
+    const told = this.places.map((place) => {
+      if (!place.port) return undefined;
+      const call = this.nextCall++;
+      return new Promise<void>((resolve) => {
+        this.unlinks.set(call, { party: place.party, resolve });
+        this.tell(place, { type: "unlink", call, index, dead });
+      });
+    });
+    await Promise.all(told);
   }
 
   /** Tells one of the workers of an alarm, for its module's handler. */
@@ -180,6 +193,11 @@ export class AppWorkers {
       this.options.warn(message.alarm, message.detail);
       return;
     }
+    if (message.type === "unlinked") {
+      this.unlinks.get(message.call)?.resolve();
+      this.unlinks.delete(message.call);
+      return;
+    }
     const load = this.loads.get(message.call);
     if (!load) return;
     this.loads.delete(message.call);
@@ -199,6 +217,11 @@ export class AppWorkers {
       load.reject(
         new ApoError("EWORKER", `an app worker died while loading: ${error.message}`, { cause: error }),
       );
+    }
+    for (const [number, unlink] of [...this.unlinks]) {
+      if (unlink.party !== place.party) continue;
+      this.unlinks.delete(number);
+      unlink.resolve();
     }
     if (this.stopping) return;
     place.earlyDeaths = soon ? place.earlyDeaths + 1 : 0;

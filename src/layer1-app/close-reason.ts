@@ -5,28 +5,32 @@
  */
 
 import type { CloseCode } from "../layer2-transport/index.ts";
-import type { AppConnection } from "./app-connection.ts";
+import type { OpenRecord } from "./app-connection.ts";
 import { ApoError, type ErrorCode, errorCodes } from "./errors.ts";
 import type { CloseReason } from "./types.ts";
 
-/** The reason that `closed` is given. `detail`: bytes that had arrived of a message cut short. */
+/**
+ * The reason that `closed` is given. `failure`: why this side ended it, if it did. `detail`: bytes that had arrived of
+ * a message cut short.
+ */
 export function closeReason(
-  connection: AppConnection,
+  open: OpenRecord,
+  failure: ApoError | undefined,
   code: CloseCode,
   error: ErrorCode | undefined,
   detail: number,
 ): CloseReason {
-  const cause = connection.failure ?? reasonError(connection, code, error, detail);
+  const cause = failure ?? reasonError(open, code, error, detail);
   return cause ? { code, error: cause } : { code };
 }
 
 function reasonError(
-  connection: AppConnection,
+  open: OpenRecord,
   code: CloseCode,
   error: ErrorCode | undefined,
   detail: number,
 ): ApoError | undefined {
-  const { name, recvlen } = connection.open;
+  const { name, recvlen } = open;
   switch (code) {
     case "recvlen":
       return new ApoError("EMSGSIZE", `${name}: a message was longer than recvlen (${recvlen} bytes)`);

@@ -2,12 +2,14 @@
  * An app endpoint: the end of the rings in a thread that runs handlers (the main thread, or an app worker).
  *
  * Layer 1. It takes descriptors from the layer-2 workers, calls handlers one message a connection at a time, and is
- * what stands behind the verbs. It knows nothing of transports or of how workers are started.
+ * what stands behind the verbs. A connection has an object here only while something of it is pending; whose it is and
+ * whether it stands is in its v-node (`app-nodes.ts`). It knows nothing of transports or of how workers are started.
  */
 
 import type { MessagePort } from "node:worker_threads";
 import {
   type AppCounter,
+  type CloseCode,
   type Counters,
   closeBits,
   closeCodes,
@@ -17,19 +19,23 @@ import {
   Link,
   type LinkMemory,
   Mailbox,
-  StreamBuffer,
+  numberOf,
+  shards,
   VNodeTable,
 } from "../layer2-transport/index.ts";
 import { type AlarmSink, AppConnection, type OpenRecord } from "./app-connection.ts";
+import { AppNodes } from "./app-nodes.ts";
+import { ChunkCutter, isPromise } from "./chunk-cutter.ts";
 import { closeReason } from "./close-reason.ts";
-import { ApoError, errorCodes } from "./errors.ts";
-import { AppMessage, decodeValue } from "./message.ts";
-import { Sending, type SendingContext, type Settle } from "./sending.ts";
+import { ApoError, type ErrorCode, errorCodes } from "./errors.ts";
+import { AppMessage, containerBytes, decodeValue } from "./message.ts";
+import { type AppLink, Sending, type SendingContext, type Settle } from "./sending.ts";
 import { Streams } from "./streams.ts";
 import type { AppVerbs, CloseReason, Sockfd } from "./types.ts";
 import { Verbs } from "./verbs.ts";
 
 export interface EndpointOptions {
+  /** Its partition is the endpoint's party. */
   readonly pool: FramePool;
   /** The v-node table, and which worker owns which shard of it. */
   readonly nodes: SharedArrayBuffer;
@@ -44,7 +50,7 @@ export interface EndpointOptions {
 
 interface Token {
   /** Who will answer. */
-  readonly link: Link | undefined;
+  readonly link: AppLink | undefined;
   readonly settle: Settle;
 }
 
@@ -52,24 +58,31 @@ export class Endpoint implements SendingContext {
   readonly pool: FramePool;
   readonly nodes: VNodeTable;
   readonly owners: Int32Array;
-  readonly links: (Link | undefined)[] = [];
+  readonly links: (AppLink | undefined)[] = [];
   readonly counters: Counters<AppCounter>;
   readonly opens = new Map<number, OpenRecord>();
   readonly sending: Sending;
   readonly streams: Streams;
   /** What handlers get as their last argument; the main thread puts its runtime here. */
   verbs: AppVerbs;
-  private readonly connections = new Map<number, AppConnection>();
+  private readonly own: AppNodes;
+  private readonly cutter: ChunkCutter;
+  /** Connections with something pending, by sockfd24. */
+  private readonly pending = new Map<number, AppConnection>();
   private readonly tokens = new Map<number, Token>();
   private readonly mailbox: Mailbox;
   private readonly alarm: AlarmSink;
+  private count = 0;
   private nextToken = 1;
+  /** The `opens` of the last message: the next one is mostly of the same. */
+  private lastOpen: OpenRecord | undefined;
 
   constructor(options: EndpointOptions) {
     this.pool = options.pool;
     this.counters = options.counters;
     this.alarm = options.alarm;
     this.nodes = new VNodeTable(options.nodes);
+    this.own = new AppNodes(this.nodes, options.pool.partition);
     this.owners = new Int32Array(options.owners);
     this.sending = new Sending(this);
     this.streams = new Streams({
@@ -78,10 +91,26 @@ export class Endpoint implements SendingContext {
       isOpen: (sockfd) => this.nodes.find(sockfd) >= 0,
     });
     this.verbs = new Verbs(this.sending, this.streams, options.isHost);
+    this.cutter = new ChunkCutter(this.cutterContext());
     this.mailbox = new Mailbox(
       (link, words, at) => this.receive(link, words, at),
       options.later ?? queueMicrotask,
     );
+  }
+
+  /** Makes an `opens` known whose connections come here. */
+  addOpen(open: Omit<OpenRecord, "connections">): OpenRecord {
+    const record = { ...open, connections: 0 };
+    this.opens.set(open.id, record);
+    return record;
+  }
+
+  /** Forgets an `opens`, once its last connection here has ended. */
+  removeOpen(id: number): void {
+    const open = this.opens.get(id);
+    if (!open) return;
+    open.leaving = true;
+    if (open.connections === 0) this.forgetOpen(open);
   }
 
   /** Connects this endpoint with worker `index`. */
@@ -91,20 +120,29 @@ export class Endpoint implements SendingContext {
     this.mailbox.add(link);
   }
 
-  /** Worker `index` has died: its connections are over, and what it would have answered is answered here. */
-  removeLink(index: number): void {
+  /**
+   * Worker `index` has died, and these shards were its own: what it would have answered is answered here, and its
+   * connections are over. Resolves when `closed` of the last of them has been called.
+   */
+  async removeLink(index: number, dead: readonly number[]): Promise<void> {
     const link = this.links[index];
     if (!link) return;
-    this.discard(link);
     this.links[index] = undefined;
-    this.mailbox.remove(link);
-    for (const connection of [...this.connections.values()]) {
-      if (connection.link === link) this.end(connection, closeReason(connection, "worker", "EWORKER", 0));
+    if (link instanceof Link) {
+      this.discard(link);
+      this.mailbox.remove(link);
     }
     for (const [number, token] of [...this.tokens]) {
       if (token.link !== link) continue;
       this.tokens.delete(number);
       token.settle(new ApoError("EWORKER", "the worker thread that owned the connection died"));
+    }
+    for (const shard of dead) {
+      for (let slot = 0; slot >= 0; ) {
+        slot = this.own.visit(shard, slot, (base) => this.endAt(base, "worker", "EWORKER"));
+        // Other connections must not wait for the end of a million.
+        if (slot >= 0) await new Promise((resolve) => setImmediate(resolve));
+      }
     }
   }
 
@@ -115,24 +153,18 @@ export class Endpoint implements SendingContext {
     return token;
   }
 
-  /** The connection, if its messages come here. */
-  connection(sockfd: Sockfd): AppConnection | undefined {
-    const connection = this.connections.get(sockfd & 0xffffff);
-    return connection?.sockfd === sockfd ? connection : undefined;
-  }
-
   /** Connections whose messages come here: of one `opens`, or all. */
   connectionCount(openId?: number): number {
-    if (openId === undefined) return this.connections.size;
-    let count = 0;
-    for (const connection of this.connections.values()) if (connection.open.id === openId) count += 1;
-    return count;
+    return openId === undefined ? this.count : (this.opens.get(openId)?.connections ?? 0);
   }
 
   /** Resolves when the connection has ended and `closed` has been called; at once when it is not ours. */
   ended(sockfd: Sockfd): Promise<void> {
-    const connection = this.connection(sockfd);
-    if (!connection) return Promise.resolve();
+    const sockfd24 = sockfd & 0xffffff;
+    const base = this.own.find(sockfd24, Math.floor(sockfd / 2 ** 24));
+    const open = base < 0 ? undefined : this.opens.get(this.own.openAt(base));
+    if (!open) return Promise.resolve();
+    const connection = this.remember(sockfd24, Math.floor(sockfd / 2 ** 24), open);
     return new Promise((resolve) => {
       connection.endWaiters.push(resolve);
     });
@@ -151,21 +183,24 @@ export class Endpoint implements SendingContext {
   /** Tells everyone who still waits that it is over, and lets go of the rings. */
   close(): void {
     this.sending.stop();
-    for (const connection of [...this.connections.values()]) {
-      this.end(connection, closeReason(connection, "shutdown", undefined, 0));
+    for (let shard = 0; shard < shards && this.count > 0; shard += 1) {
+      for (let slot = 0; slot >= 0; ) {
+        slot = this.own.visit(shard, slot, (base) => this.endAt(base, "shutdown", undefined));
+      }
     }
     for (const token of this.tokens.values()) {
       token.settle(new ApoError("ECLOSED", "the runtime has been closed"));
     }
     this.tokens.clear();
-    for (const link of this.links) if (link) this.discard(link);
+    for (const link of this.links) if (link instanceof Link) this.discard(link);
     this.mailbox.close();
     this.links.length = 0;
   }
 
   // --- descriptors --------------------------------------------------------------------------------------------
 
-  private receive(link: Link, words: Int32Array, at: number): boolean {
+  /** Handles one descriptor of a worker. True: the turn should end here. */
+  receive(link: AppLink, words: Int32Array, at: number): boolean {
     const what = words[at] as number;
     const sockfd24 = words[at + 1] as number;
     const generation = words[at + 2] as number;
@@ -174,61 +209,80 @@ export class Endpoint implements SendingContext {
       return false;
     }
     if (what === kind.connected) return this.connected(link, sockfd24, generation, words[at + 6] as number);
-    const connection = this.connections.get(sockfd24);
-    const known = connection?.generation === generation ? connection : undefined;
+    const base = this.own.find(sockfd24, generation);
+    const open = base < 0 ? undefined : this.openAt(base);
     const frame = words[at + 3] as number;
     const offset = words[at + 4] as number;
     const length = words[at + 5] as number;
     if (what === kind.closed) {
+      if (!open) return false;
       const code = closeCodes[words[at + 6] as number] ?? "reset";
-      if (!known) return false;
-      const cut = code === "end" ? length + (known.input?.length ?? 0) : length;
-      this.end(known, closeReason(known, code, errorOfWord(words[at + 7] as number), cut));
-    } else if (!known || known.ended) {
-      this.pool.drop(frame, this.pool.partition);
-    } else if (known.connecting) {
-      known.held = { kind: what, frame, offset, length };
-    } else {
-      this.handle(known, what, frame, offset, length);
+      this.end(base, sockfd24, generation, open, code, errorOfWord(words[at + 7] as number), length);
+      return false;
     }
+    if (!open) {
+      this.pool.drop(frame, this.pool.partition);
+      return false;
+    }
+    const waiting = this.pending.size === 0 ? undefined : this.pending.get(sockfd24);
+    if (waiting?.connecting) waiting.held = { kind: what, frame, offset, length };
+    else this.handle(sockfd24, generation, open, what, frame, offset, length);
     return false;
   }
 
-  private connected(link: Link, sockfd24: number, generation: number, openId: number): boolean {
+  private openAt(base: number): OpenRecord | undefined {
+    const id = this.own.openAt(base);
+    if (this.lastOpen?.id === id) return this.lastOpen;
+    this.lastOpen = this.opens.get(id);
+    return this.lastOpen;
+  }
+
+  private connected(link: AppLink, sockfd24: number, generation: number, openId: number): boolean {
     const open = this.opens.get(openId);
     if (!open) {
-      link.post(kind.close, sockfd24, generation, 0, 0, 0, closeCodes.indexOf("closed"), closeBits.reset);
+      const code = closeCodes.indexOf("closed");
+      link.post(kind.close, sockfd24, generation, 0, 0, 0, code, closeBits.reset);
       return false;
     }
-    const connection = new AppConnection(sockfd24, generation, link, open);
-    this.connections.set(sockfd24, connection);
+    if (this.own.markKnown(sockfd24, generation) < 0) return false;
+    this.count += 1;
+    open.connections += 1;
     const { handlers } = open;
+    const sockfd = numberOf(sockfd24, generation);
     try {
-      if (open.news !== undefined) this.sending.one(connection.sockfd, open.news)?.catch(() => {});
-      const result = handlers.connected?.(connection.sockfd, this.verbs.peer(connection.sockfd), this.verbs);
-      if (isPromise(result)) {
-        connection.connecting = true;
-        result.then(
-          () => this.ready(connection),
-          (error: unknown) => this.failed(connection, error),
-        );
-      }
+      if (open.news !== undefined) this.sending.one(sockfd, open.news)?.catch(() => {});
+      const result = handlers.connected?.(sockfd, this.verbs.peer(sockfd), this.verbs);
+      if (isPromise(result)) this.connectedLater(this.remember(sockfd24, generation, open), result);
     } catch (error) {
-      this.failed(connection, error);
+      this.failed(sockfd24, generation, open, error);
     }
     if (!open.connected) return false;
-    open.connected(connection.sockfd);
+    open.connected(sockfd);
     // The app's own `await opens` goes on before the connection's first message is handled.
     return true;
   }
 
-  private ready(connection: AppConnection): void {
-    connection.connecting = false;
-    const { held } = connection;
-    connection.held = undefined;
-    if (!held) return;
-    if (connection.ended) this.pool.drop(held.frame, this.pool.partition);
-    else this.handle(connection, held.kind, held.frame, held.offset, held.length);
+  /** `connected` takes its time: until it is through, the connection's first message is held. */
+  private connectedLater(connection: AppConnection, result: Promise<void>): void {
+    const { sockfd24, generation, open } = connection;
+    connection.connecting = true;
+    result.then(
+      () => {
+        connection.connecting = false;
+        const { held } = connection;
+        connection.held = undefined;
+        this.settle(connection);
+        if (!held) return;
+        if (connection.ended) this.pool.drop(held.frame, this.pool.partition);
+        else this.handle(sockfd24, generation, open, held.kind, held.frame, held.offset, held.length);
+      },
+      (error: unknown) => {
+        connection.connecting = false;
+        this.dropHeld(connection);
+        this.failed(sockfd24, generation, open, error);
+        this.settle(connection);
+      },
+    );
   }
 
   private answered(words: Int32Array, at: number): void {
@@ -237,9 +291,8 @@ export class Endpoint implements SendingContext {
     const code = errorOfWord(words[at + 7] as number);
     let text: string | undefined;
     if (frame !== 0) {
-      text = Buffer.from(this.bytesOf(frame, words[at + 4] as number, words[at + 5] as number)).toString(
-        "utf8",
-      );
+      const bytes = this.bytesOf(frame, words[at + 4] as number, words[at + 5] as number);
+      text = Buffer.from(bytes).toString("utf8");
       this.pool.drop(frame, this.pool.partition);
     }
     const token = this.tokens.get(number);
@@ -251,207 +304,226 @@ export class Endpoint implements SendingContext {
   // --- messages -----------------------------------------------------------------------------------------------
 
   private handle(
-    connection: AppConnection,
+    sockfd24: number,
+    generation: number,
+    open: OpenRecord,
     what: number,
     frame: number,
     offset: number,
     length: number,
   ): void {
     if (what === kind.chunk) {
-      this.chunk(connection, frame, offset, length);
+      this.counters.add("layer1.receive.chunks");
+      this.cutter.take(this.remember(sockfd24, generation, open), frame, this.bytesOf(frame, offset, length));
       return;
     }
     this.counters.add("layer1.receive.messages");
-    const { open } = connection;
-    const bytes = this.bytesOf(frame, offset, length);
-    let value: unknown;
+    const message = new AppMessage(this.pool, frame, offset, length);
+    if (open.msgpack && !this.decode(sockfd24, generation, open, message, frame)) return;
     let result: void | Promise<void>;
     try {
-      if (open.msgpack) value = decodeValue(bytes);
+      result = open.handlers.request?.(numberOf(sockfd24, generation), message, this.verbs);
+    } catch (error) {
+      message.spend();
+      this.pool.drop(frame, this.pool.partition);
+      this.failed(sockfd24, generation, open, error);
+      return;
+    }
+    if (isPromise(result)) {
+      this.doneLater(sockfd24, generation, open, message, frame, result);
+      return;
+    }
+    message.spend();
+    this.done(sockfd24, generation, frame);
+  }
+
+  /** Decodes the message's value. False: it was none, and the connection is ending. */
+  private decode(
+    sockfd24: number,
+    generation: number,
+    open: OpenRecord,
+    message: AppMessage,
+    frame: number,
+  ): boolean {
+    try {
+      message.value = decodeValue(message.bytes);
+      return true;
     } catch (error) {
       this.pool.drop(frame, this.pool.partition);
       const text = `${open.name}: not msgpack: ${error instanceof Error ? error.message : String(error)}`;
-      this.closeFor(connection, "framing", new ApoError("EPROTO", text, { cause: error }));
-      return;
+      this.closeFor(sockfd24, generation, open, "framing", new ApoError("EPROTO", text, { cause: error }));
+      return false;
     }
-    try {
-      result = open.handlers.request?.(connection.sockfd, new AppMessage(bytes, value), this.verbs);
-    } catch (error) {
-      this.pool.drop(frame, this.pool.partition);
-      this.failed(connection, error);
-      return;
-    }
-    if (!isPromise(result)) {
-      this.done(connection, frame);
-      return;
-    }
+  }
+
+  private doneLater(
+    sockfd24: number,
+    generation: number,
+    open: OpenRecord,
+    message: AppMessage,
+    frame: number,
+    result: Promise<void>,
+  ): void {
     result.then(
-      () => this.done(connection, frame),
+      () => {
+        message.spend();
+        this.done(sockfd24, generation, frame);
+      },
       (error: unknown) => {
+        message.spend();
         this.pool.drop(frame, this.pool.partition);
-        this.failed(connection, error);
+        this.failed(sockfd24, generation, open, error);
       },
     );
   }
 
   /** The container's bytes: a view when they are in one frame, a copy put together when not. */
   private bytesOf(frame: number, offset: number, length: number): Uint8Array {
-    if (offset + length <= this.pool.frameBytes(frame)) {
-      return new Uint8Array(this.pool.buffer, frame * 2048 + offset, length);
-    }
-    const whole = new Uint8Array(length);
-    let at = 0;
-    for (const view of this.pool.views(frame, offset, length)) {
-      whole.set(view, at);
-      at += view.length;
-    }
-    return whole;
+    return containerBytes(this.pool, frame, offset, length);
   }
 
   /** The handler is done: the frame goes back, and the worker may send the next message. */
-  private done(connection: AppConnection, frame: number): void {
+  private done(sockfd24: number, generation: number, frame: number): void {
     if (frame !== 0) this.pool.drop(frame, this.pool.partition);
-    if (connection.ended) return;
-    connection.link.post(kind.done, connection.sockfd24, connection.generation, 0, 0, 0, 0, 0);
+    if (this.own.find(sockfd24, generation) < 0) return;
+    this.linkOf(sockfd24)?.post(kind.done, sockfd24, generation, 0, 0, 0, 0, 0);
   }
 
-  private chunk(connection: AppConnection, frame: number, offset: number, length: number): void {
-    this.counters.add("layer1.receive.chunks");
-    connection.input ??= new StreamBuffer();
-    const view = this.bytesOf(frame, offset, length);
-    if (connection.input.length === 0) {
-      connection.input.append(view);
-      connection.chunkFrame = frame;
-    } else {
-      connection.input.appendCopy(view);
-      this.pool.drop(frame, this.pool.partition);
-    }
-    this.cut(connection, connection.input);
+  private linkOf(sockfd24: number): AppLink | undefined {
+    return this.sending.link(sockfd24);
   }
 
-  /** Handles the whole messages of what has arrived, one after another, then asks for the next chunk. */
-  private cut(connection: AppConnection, input: StreamBuffer): void {
-    try {
-      for (let size = this.nextSize(connection, input); size > 0; size = this.nextSize(connection, input)) {
-        this.counters.add("layer1.receive.messages");
-        const bytes = input.bytes.subarray(input.start, input.start + size);
-        input.consume(size);
-        const message = new AppMessage(bytes, undefined);
-        const result = connection.open.handlers.request?.(connection.sockfd, message, this.verbs);
-        if (!isPromise(result)) continue;
-        result.then(
-          () => this.cut(connection, input),
-          (error: unknown) => {
-            this.releaseChunk(connection);
-            this.failed(connection, error);
-          },
-        );
-        return;
-      }
-    } catch (error) {
-      this.releaseChunk(connection);
-      this.failed(connection, error);
-      return;
-    }
-    this.releaseChunk(connection);
-    this.done(connection, 0);
+  private cutterContext(): ConstructorParameters<typeof ChunkCutter>[0] {
+    const endpoint = this;
+    return {
+      pool: this.pool,
+      get verbs() {
+        return endpoint.verbs;
+      },
+      counted: () => this.counters.add("layer1.receive.messages"),
+      done: (connection) => {
+        this.done(connection.sockfd24, connection.generation, 0);
+        this.settle(connection);
+      },
+      failed: ({ sockfd24, generation, open }, error) => this.failed(sockfd24, generation, open, error),
+      refused: ({ sockfd24, generation, open }, code, error) =>
+        this.closeFor(sockfd24, generation, open, code, error),
+    };
   }
 
-  /** Bytes of the first message of `input`; 0 when it is not whole, or the connection is over. */
-  private nextSize(connection: AppConnection, input: StreamBuffer): number {
-    if (connection.ended || connection.failure || input.length === 0 || input.length < connection.needed)
-      return 0;
-    const { framingFunction, recvlen, name } = connection.open;
-    let size: number;
-    try {
-      size = framingFunction?.(input.bytes.subarray(input.start, input.end)) ?? input.length;
-      if (!Number.isSafeInteger(size) || size < 0)
-        throw new RangeError(`the framing function returned ${size}`);
-    } catch (error) {
-      const text = `${name}: ${error instanceof Error ? error.message : String(error)}`;
-      this.closeFor(connection, "framing", new ApoError("EPROTO", text, { cause: error }));
-      return 0;
-    }
-    const whole = size > 0 && size <= input.length;
-    if (size > recvlen || (!whole && input.length >= recvlen)) {
-      this.closeFor(
-        connection,
-        "recvlen",
-        new ApoError("EMSGSIZE", `${name}: a message is over ${recvlen} bytes`),
-      );
-      return 0;
-    }
-    connection.needed = whole ? 0 : size;
-    return whole ? size : 0;
+  // --- what is pending ----------------------------------------------------------------------------------------
+
+  /** The object of a connection with something pending. */
+  private remember(sockfd24: number, generation: number, open: OpenRecord): AppConnection {
+    const known = this.pending.get(sockfd24);
+    if (known?.generation === generation) return known;
+    const connection = new AppConnection(sockfd24, generation, open);
+    this.pending.set(sockfd24, connection);
+    return connection;
   }
 
-  /** Lets go of the chunk's frame; what is left of its bytes becomes ours. */
-  private releaseChunk(connection: AppConnection): void {
-    if (connection.chunkFrame === 0) return;
-    const { input } = connection;
-    if (input && input.length > 0) {
-      const rest = input.bytes.subarray(input.start, input.end);
-      input.clear();
-      input.appendCopy(rest);
-    }
-    this.pool.drop(connection.chunkFrame, this.pool.partition);
-    connection.chunkFrame = 0;
+  /** Forgets the object when nothing is pending any more. */
+  private settle(connection: AppConnection): void {
+    if (!connection.isIdle) return;
+    if (this.pending.get(connection.sockfd24) === connection) this.pending.delete(connection.sockfd24);
+  }
+
+  private dropHeld(connection: AppConnection): void {
+    if (connection.held) this.pool.drop(connection.held.frame, this.pool.partition);
+    connection.held = undefined;
   }
 
   // --- ends ---------------------------------------------------------------------------------------------------
 
   /** A handler threw: its connection ends, the operator is told, the others go on. */
-  private failed(connection: AppConnection, error: unknown): void {
-    if (connection.held) this.pool.drop(connection.held.frame, this.pool.partition);
-    connection.held = undefined;
+  private failed(sockfd24: number, generation: number, open: OpenRecord, error: unknown): void {
+    const base = this.own.find(sockfd24, generation);
     const late = error instanceof ApoError && error.code === "ESTALE";
     // Answering a peer that has gone meanwhile is no fault of the handler.
-    if (late && (connection.ended || this.nodes.find(connection.sockfd) === -1)) return;
+    if (late && (base < 0 || this.own.isGone(base))) return;
     const text = error instanceof Error ? error.message : String(error);
     this.counters.add("layer1.handler.errors");
-    const told = new ApoError("EHANDLER", `${connection.open.name}: a handler threw: ${text}`, {
-      cause: error,
-    });
-    this.closeFor(connection, "handler", told);
-    this.alarm(connection.open, { code: "handler", text: told.message, count: 1 }, error);
+    const told = new ApoError("EHANDLER", `${open.name}: a handler threw: ${text}`, { cause: error });
+    this.closeFor(sockfd24, generation, open, "handler", told);
+    this.alarm(open, { code: "handler", text: told.message, count: 1 }, error);
   }
 
   private failStream(sockfd: Sockfd, error: ApoError): void {
     this.counters.add("layer1.handler.errors");
-    const connection = this.connection(sockfd);
-    if (connection) connection.failure ??= error;
+    const sockfd24 = sockfd & 0xffffff;
+    const generation = Math.floor(sockfd / 2 ** 24);
+    const base = this.own.find(sockfd24, generation);
+    const open = base < 0 ? undefined : this.opens.get(this.own.openAt(base));
+    if (open) this.remember(sockfd24, generation, open).failure ??= error;
     this.sending.close(sockfd, closeCodes.indexOf("handler"), closeBits.reset);
     this.nodes.markGone(sockfd);
-    this.alarm(connection?.open, { code: "handler", text: error.message, count: 1 }, error.cause);
+    this.alarm(open, { code: "handler", text: error.message, count: 1 }, error.cause);
   }
 
   private closeFor(
-    connection: AppConnection,
+    sockfd24: number,
+    generation: number,
+    open: OpenRecord,
     code: "handler" | "recvlen" | "framing",
     error: ApoError,
   ): void {
-    if (connection.ended) return;
+    if (this.own.find(sockfd24, generation) < 0) return;
+    const connection = this.remember(sockfd24, generation, open);
     connection.failure ??= error;
     this.nodes.markGone(connection.sockfd);
     this.sending.close(connection.sockfd, closeCodes.indexOf(code), 0);
   }
 
-  private end(connection: AppConnection, reason: CloseReason): void {
-    connection.ended = true;
-    this.connections.delete(connection.sockfd24);
-    this.nodes.markGone(connection.sockfd);
-    if (connection.held) this.pool.drop(connection.held.frame, this.pool.partition);
-    connection.held = undefined;
-    const { handlers, onEnded } = connection.open;
-    try {
-      const result = handlers.closed?.(connection.sockfd, reason, this.verbs);
-      if (isPromise(result)) result.catch((error: unknown) => this.failed(connection, error));
-    } catch (error) {
-      this.failed(connection, error);
+  /** Ends a connection whose worker says nothing of it any more. */
+  private endAt(base: number, code: CloseCode, error: ErrorCode | undefined): void {
+    const open = this.openAt(base);
+    const sockfd = this.nodes.numberAt(base);
+    if (open) this.end(base, sockfd & 0xffffff, Math.floor(sockfd / 2 ** 24), open, code, error, 0);
+  }
+
+  /** `detail`: bytes of a message that has not come whole. */
+  private end(
+    base: number,
+    sockfd24: number,
+    generation: number,
+    open: OpenRecord,
+    code: CloseCode,
+    error: ErrorCode | undefined,
+    detail: number,
+  ): void {
+    const found = this.pending.size === 0 ? undefined : this.pending.get(sockfd24);
+    const connection = found?.generation === generation ? found : undefined;
+    const cut = code === "end" ? detail + (connection?.input?.length ?? 0) : detail;
+    this.own.markTold(base);
+    this.count -= 1;
+    open.connections -= 1;
+    if (connection) {
+      connection.ended = true;
+      this.pending.delete(sockfd24);
+      this.dropHeld(connection);
     }
-    onEnded?.(connection.sockfd);
-    for (const resolve of connection.endWaiters) resolve();
-    connection.link.post(kind.retire, connection.sockfd24, connection.generation, 0, 0, 0, 0, 0);
+    if (open.handlers.closed) {
+      this.tellClosed(sockfd24, generation, open, closeReason(open, connection?.failure, code, error, cut));
+    }
+    if (open.leaving && open.connections === 0) this.forgetOpen(open);
+    if (connection) for (const resolve of connection.endWaiters) resolve();
+    this.linkOf(sockfd24)?.post(kind.retire, sockfd24, generation, 0, 0, 0, 0, 0);
+  }
+
+  private tellClosed(sockfd24: number, generation: number, open: OpenRecord, reason: CloseReason): void {
+    try {
+      const result = open.handlers.closed?.(numberOf(sockfd24, generation), reason, this.verbs);
+      if (isPromise(result)) {
+        result.catch((error: unknown) => this.failed(sockfd24, generation, open, error));
+      }
+    } catch (error) {
+      this.failed(sockfd24, generation, open, error);
+    }
+  }
+
+  private forgetOpen(open: OpenRecord): void {
+    this.opens.delete(open.id);
+    if (this.lastOpen === open) this.lastOpen = undefined;
   }
 
   /** Frees what a link still carries to us. */
@@ -469,8 +541,4 @@ export class Endpoint implements SendingContext {
     }
     incoming.release();
   }
-}
-
-function isPromise(value: unknown): value is Promise<void> {
-  return typeof (value as Promise<void> | undefined)?.then === "function";
 }

@@ -88,7 +88,7 @@ export class Runtime implements Apo {
     this.ground = { tcp: settings.tcp, sendlen: settings.sendlen, isHost };
     this.threads = new Threads(settings, {
       message: (index, message) => this.hear(index, message),
-      workerDied: (index, error, again) => this.workerDied(index, error, again),
+      workerDied: (index, dead, error, again) => this.workerDied(index, dead, error, again),
       workerReplaced: (index) => this.workerReplaced(index),
       appWorkerDied: (party, error, again) => this.appWorkerDied(party, error, again),
       appWorkerReplaced: (party) => this.appWorkerReplaced(party),
@@ -131,7 +131,7 @@ export class Runtime implements Apo {
       if (opening.server) return await this.listen(id, opening, parties);
       return await this.connect(id, opening, parties);
     } catch (error) {
-      this.endpoint.opens.delete(id);
+      this.endpoint.removeOpen(id);
       if (opening.module) this.threads.apps?.unload(id);
       throw error;
     }
@@ -224,8 +224,8 @@ export class Runtime implements Apo {
     const news = opening.client?.news;
     if (!module) {
       const { handlers, framingFunction } = opening;
-      const onEnded = opening.client ? () => this.endpoint.opens.delete(id) : undefined;
-      this.endpoint.opens.set(id, { id, handlers, name, recvlen, msgpack, framingFunction, news, onEnded });
+      const leaving = opening.client !== undefined;
+      this.endpoint.addOpen({ id, handlers, name, recvlen, msgpack, framingFunction, news, leaving });
       return [this.threads.mainParty];
     }
     const apps = this.threads.startApps();
@@ -317,7 +317,7 @@ export class Runtime implements Apo {
   forget(listener: RuntimeListener): void {
     const { id } = listener.record;
     this.listeners.delete(id);
-    this.endpoint.opens.delete(id);
+    this.endpoint.removeOpen(id);
     this.threads.moduleAlarms.delete(id);
     this.threads.apps?.unload(id);
   }
@@ -345,8 +345,8 @@ export class Runtime implements Apo {
     raise(open, alarm, this, error, (text, detail) => warnProcess(alarm, text, detail));
   }
 
-  private workerDied(index: number, error: Error, again: boolean): void {
-    this.endpoint.removeLink(index);
+  private workerDied(index: number, dead: readonly number[], error: Error, again: boolean): Promise<void> {
+    const told = this.endpoint.removeLink(index, dead);
     for (const listener of this.listeners.values()) listener.forgetWorker(index);
     for (const [id, pending] of [...this.connects]) {
       if (pending.worker === index)
@@ -355,6 +355,7 @@ export class Runtime implements Apo {
     const text = `layer-2 worker ${index} died (${error.message}): its connections are closed`;
     this.alarmAll({ code: "worker", text, count: 1 });
     if (!again) void this.shutDown(new ApoError("EWORKER", `${text}; it died too often to be started again`));
+    return told;
   }
 
   private workerReplaced(index: number): void {

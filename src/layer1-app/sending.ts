@@ -14,7 +14,6 @@ import {
   type FramingKind,
   generationOf,
   kind,
-  type Link,
   largeFrameBytes,
   maxWorkers,
   node,
@@ -47,6 +46,24 @@ interface Group {
 /** Who waits for an answer; it may come with a text. */
 export type Settle = (error: ApoError | undefined, text?: string) => void;
 
+/** A way to a layer-2 worker: by rings, or within the worker's own thread. */
+export interface AppLink {
+  /** The worker's party. */
+  readonly peer: number;
+  post(
+    kindWord: number,
+    sockfd: number,
+    generation: number,
+    frame: number,
+    offset: number,
+    length: number,
+    arg0: number,
+    arg1: number,
+  ): void;
+  /** Resolves when no descriptor of this link waits in this thread; undefined: none does. */
+  drained(): Promise<void> | undefined;
+}
+
 /** What sending needs of its endpoint. */
 export interface SendingContext {
   readonly pool: FramePool;
@@ -54,7 +71,7 @@ export interface SendingContext {
   /** Which worker owns each shard: its index + 1; 0 is nobody. */
   readonly owners: Int32Array;
   /** By worker index. */
-  readonly links: readonly (Link | undefined)[];
+  readonly links: readonly (AppLink | undefined)[];
   readonly counters: Counters<AppCounter>;
   /** A number under which the worker will answer. */
   token(sockfd: Sockfd, settle: Settle): number;
@@ -102,7 +119,7 @@ export class Sending {
   }
 
   /** The way to the worker that owns the connection. */
-  link(sockfd: Sockfd): Link | undefined {
+  link(sockfd: Sockfd): AppLink | undefined {
     const worker = this.worker(sockfd);
     return worker < 0 ? undefined : this.context.links[worker];
   }

@@ -37,7 +37,8 @@ const mostPoolBytes = 0.98 * 2 ** 32;
 /** What the runtime is told. */
 export interface ThreadEvents {
   message(index: number, message: FromWorker): void;
-  workerDied(index: number, error: Error, again: boolean): void;
+  /** Resolves when the ends of the main thread's connections in these shards have been told. */
+  workerDied(index: number, dead: readonly number[], error: Error, again: boolean): Promise<void>;
   workerReplaced(index: number): void;
   appWorkerDied(party: number, error: Error, again: boolean): void;
   appWorkerReplaced(party: number): void;
@@ -188,14 +189,17 @@ export class Threads {
     return { memory, port: port2 };
   }
 
-  private workerDied(index: number, error: Error, again: boolean): void {
-    // First of all: what lies in the rings of the native thread goes out or comes back before frames are looked for.
+  /** Resolves when every endpoint has told the ends of its connections: the shards can be given away then. */
+  private async workerDied(index: number, error: Error, again: boolean): Promise<void> {
+    const owners = new Int32Array(this.owners);
+    const dead = Array.from(owners.keys()).filter((shard) => owners[shard] === index + 1);
+    // Before all else: what lies in the rings of the native thread goes out or comes back before frames are looked for.
     this.rawLink?.detachWorker(index);
     this.guard?.forgetWorker(index);
     Atomics.store(new Int32Array(this.ceiling), index, 0);
-    this.apps?.unlink(index);
-    this.events.workerDied(index, error, again);
+    const told = [this.apps?.unlink(index, dead), this.events.workerDied(index, dead, error, again)];
     this.pool.dropAll(index);
+    await Promise.all(told);
   }
 
   private workerReplaced(index: number): void {

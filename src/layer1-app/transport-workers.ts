@@ -36,8 +36,8 @@ export type WorkerBasis = Omit<WorkerStart, "counters">;
 /** What the runtime is told. */
 export interface WorkerEvents {
   message(index: number, message: FromWorker): void;
-  /** The worker died by itself; `again` says whether a fresh one is being started. */
-  died(index: number, error: Error, again: boolean): void;
+  /** The worker died by itself; `again` says whether a fresh one will be started, once the promise has settled. */
+  died(index: number, error: Error, again: boolean): Promise<void>;
   /** A fresh one stands in its place. */
   replaced(index: number): void;
 }
@@ -160,8 +160,13 @@ export class TransportWorkers {
     if (this.stopping) return;
     this.earlyDeaths[index] = soon ? (this.earlyDeaths[index] as number) + 1 : 0;
     const again = (this.earlyDeaths[index] as number) < soonDeaths;
-    this.events.died(index, error, again);
+    const told = this.events.died(index, error, again);
     if (!again) return;
+    void told.then(() => this.replace(index));
+  }
+
+  private replace(index: number): void {
+    if (this.stopping) return;
     this.startOne(index).then(
       () => this.events.replaced(index),
       () => {}, // Its own exit has been reported by then, and starts the next one.

@@ -85,12 +85,17 @@ export {
   type FramingKind,
   framingKinds,
   generationOf,
+  goneFlag,
+  knownFlag,
   node,
+  nodeState,
+  nodeWords,
   numberOf,
   type Protocol,
   protocols,
   shards,
   sockfd24Of,
+  toldFlag,
   VNodeTable,
 } from "./nodes/v-node.ts";
 export { StreamBuffer } from "./stream-buffer.ts";

@@ -8,7 +8,7 @@
  * | ----- | ---------- | ------- |
  * | 0     | worker     | state: 0 free, 1 open, 2 ended (the app has not been told, or not said so), 3 the transport's alone |
  * | 1     | worker     | generation, 1 to 2^28 - 1; steps on when the slot becomes free |
- * | 2     | both       | flags: bits 0-1 protocol, 2 IPv6, 3 gone (the app closed it or knows of its end), 4 shut (the app sends nothing more), 8-11 framing, 12-16 endpoint |
+ * | 2     | both       | flags: bits 0-1 protocol, 2 IPv6, 3 gone (the app closed it or knows of its end), 4 shut (the app sends nothing more), 5 known and 6 told (to the app: the connection, its end), 8-11 framing, 12-16 endpoint |
  * | 3     | worker     | the listener or client connection (`opens`) that it came from |
  * | 4     | apps       | bytes handed to `sendto`, and read from files (uint32, wraps) |
  * | 5     | worker     | bytes taken by the transport, or thrown away at the end (uint32, wraps) |
@@ -84,6 +84,9 @@ export const nodeState = { free: 0, open: 1, ended: 2, transport: 3 } as const;
 export const goneFlag = 8;
 /** The app has closed its sending side. */
 export const shutFlag = 16;
+/** The endpoint has told its app of the connection, and of its end. */
+export const knownFlag = 32;
+export const toldFlag = 64;
 export const sixFlag = 4;
 export const framingShift = 8;
 export const endpointShift = 12;
