@@ -20,6 +20,8 @@ import { never, tcpState } from "./tcb.ts";
 const protocolTcp = 6;
 /** Places looked at for one connection. */
 const triesMax = 4096;
+/** Of a whole prefix so many addresses are used at most, as a power of two. */
+const addressBitsMax = 16;
 
 export interface ConnectTarget {
   /** The far address in network order. */
@@ -114,10 +116,13 @@ export class Connecting {
     const choice = target.many ? this.many : this.few;
     const { nodes, steer } = core.context;
     const { words, wordCount, port: farPort } = target;
-    if (!choice.begin(this.sources(target), words, wordCount, farPort)) return -1;
-    for (let tries = 0; tries < triesMax; tries += 1) {
-      const port = choice.next(local);
-      if (port < 0) return -1;
+    const sources = this.sources(target);
+    const addresses = addressCount(sources);
+    if (addresses === 0) return -1;
+    choice.begin(words, 0, wordCount, farPort, addresses);
+    for (let tries = 0; tries < triesMax && choice.next(); tries += 1) {
+      const { port } = choice;
+      setAddress(sources, choice.addressIndex, local);
       if (core.portsInUse.isListening(port) || clients.find(local, 0, wordCount, port) >= 0) continue;
       const hash = steer.hash(words, 0, farPort, local, 0, port, wordCount, protocolTcp);
       if (nodes.owns(hash >>> 28) && this.tryUse(port)) return port;
@@ -162,5 +167,35 @@ export class Connecting {
     } else {
       core.context.index.remove(sockfd24, words[base + node.hash] as number);
     }
+  }
+}
+
+/** Addresses of a prefix that may be used: its own one, or all of a whole prefix but the first and last. */
+function usable(prefix: IpPrefix): number {
+  if (!prefix.whole) return 1;
+  const bits = (prefix.version6 ? 128 : 32) - prefix.prefixBits;
+  return bits === 0 ? 1 : 2 ** Math.min(bits, addressBitsMax) - 2;
+}
+
+function addressCount(sources: readonly IpPrefix[]): number {
+  let sum = 0;
+  for (let i = 0; i < sources.length; i += 1) sum += usable(sources[i] as IpPrefix);
+  return sum;
+}
+
+/** Writes the address with this index among all of the sources'. */
+function setAddress(sources: readonly IpPrefix[], index: number, into: Int32Array): void {
+  let left = index;
+  for (let i = 0; i < sources.length; i += 1) {
+    const source = sources[i] as IpPrefix;
+    const count = usable(source);
+    if (left >= count) {
+      left -= count;
+      continue;
+    }
+    const last = source.version6 ? 3 : 0;
+    for (let word = 0; word <= last; word += 1) into[word] = source.words[word] as number;
+    if (count > 1) into[last] = ((into[last] as number) + 1 + left) | 0;
+    return;
   }
 }
