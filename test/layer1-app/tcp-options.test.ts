@@ -153,6 +153,29 @@ describe("on the host link", () => {
     expect(ends[0]?.reason).toEqual({ code: "end" });
   });
 
+  test("both sides have ended, and a slow handler still gets all that came before", async () => {
+    const apo = await startRuntime();
+    const { ends, handlers } = recorder();
+    const sent = 1_000_000;
+    let got = 0;
+    const listener = await apo.opens({
+      ...local,
+      ...handlers,
+      async request(sockfd, message) {
+        if (got === 0) await apo.close(sockfd, { shutdown: "write" });
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        got += message.bytes.length;
+      },
+    });
+    const client = await dial(listener.port);
+    client.write(Buffer.alloc(sent, "x"));
+    client.socket.end();
+    await client.readToEnd();
+    await until("closed is told", () => ends.length === 1);
+    expect(got).toBe(sent);
+    expect(ends[0]?.reason).toEqual({ code: "end" });
+  });
+
   test("an end of reading: what comes is dropped and counted, what is sent goes out", async () => {
     const apo = await startRuntime();
     const { ends, handlers } = recorder();

@@ -26,8 +26,8 @@ export interface Namespace {
   ip(...args: string[]): Promise<string>;
   /** A net sysctl of this namespace, such as "ipv6/conf/all/forwarding". */
   sysctl(name: string, value: string | number): Promise<void>;
-  /** Starts a command that is spoken to by lines; ended with the namespace at the latest. */
-  start(command: Command, name?: string): Child;
+  /** Starts a command that is spoken to by lines; ended with the namespace at the latest. `answerMs`: see `Child`. */
+  start(command: Command, name?: string, answerMs?: number): Child;
   /** Ends what was started in it, and the namespace. Idempotent. */
   close(): Promise<void>;
 }
@@ -109,9 +109,9 @@ class HeldNamespace implements Namespace {
     await this.run("sh", "-c", 'printf %s "$2" >"/proc/sys/net/$1"', "sh", name, String(value));
   }
 
-  start(command: Command, name: string = command.join(" ")): Child {
+  start(command: Command, name: string = command.join(" "), answerMs = 30_000): Child {
     this.holder.check();
-    const child = new Child(this.command(command), { name });
+    const child = new Child(this.command(command), { name, answerMs });
     this.children.push(child);
     return child;
   }

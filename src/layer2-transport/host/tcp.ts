@@ -31,6 +31,8 @@ export class TcpSocket {
   private readonly written: (error?: Error | null) => void;
   private error: ErrorCode | undefined;
   private linger: NodeJS.Timeout | undefined;
+  /** Both sides have ended, and the app has not had all of what came. */
+  private over = false;
   private options: TcpOptions;
 
   constructor(socket: Socket, options: TcpOptions, events: TransportEvents) {
@@ -107,13 +109,18 @@ export class TcpSocket {
 
   /** FIN, then whatever the peer still sends is read and dropped, so that it gets our last bytes and not a RST. */
   end(): void {
+    if (this.over) {
+      setImmediate(() => this.tellEnd());
+      return;
+    }
     this.socket.end();
     this.socket.resume();
     this.linger ??= setTimeout(() => this.socket.destroy(), lingerMs);
   }
 
   destroy(reset: boolean): void {
-    if (reset) this.socket.resetAndDestroy();
+    if (this.over) setImmediate(() => this.tellEnd());
+    else if (reset) this.socket.resetAndDestroy();
     else this.socket.destroy();
   }
 
@@ -121,8 +128,16 @@ export class TcpSocket {
     clearTimeout(this.linger);
     for (let left = this.writes.shift(); left; left = this.writes.shift())
       this.events.sent(connection, left, false);
+    // After `shutdown` the socket is gone with the peer's FIN; what it brought before is still to be handled.
+    this.over = !this.error && connection.peerEnded && !connection.closing;
+    if (!this.over) this.tellEnd();
+  }
+
+  private tellEnd(): void {
+    const { connection, error } = this;
+    if (!connection) return;
     this.connection = undefined;
-    this.events.ended(connection, this.error ? "reset" : connection.peerEnded ? "end" : "reset", this.error);
+    this.events.ended(connection, error ? "reset" : connection.peerEnded ? "end" : "reset", error);
   }
 }
 
