@@ -1,89 +1,100 @@
 /**
- * The ids that packets carry: a connection's number in a TCP timestamp's low 24 bits, its slot in an IPv6 flow label.
+ * What a connection's number looks like on the wire: in the low 24 bits of TCP timestamps, and as IPv6 flow label.
  *
- * Layer 2, pure. What goes on the wire is a keyed permutation of the number, so that ids look random and tell nobody
- * how many connections there are. It is a hint on the way back: whoever uses it checks the v-node's addresses.
+ * Layer 2, one a worker. Both go through keyed permutations, so a peer learns neither how many connections there are
+ * nor in which order they came. What comes back is a hint and nothing more: `matches` (flow-match.ts) decides.
  *
- * A permutation is a Feistel network of four rounds over the two halves of the value, each round a table of random
- * numbers by half (4,096 of them at most): a few loads from the nearest cache.
+ * The permutations are Feistel networks of four rounds over the halves of the number; a round's function is the top of
+ * a product, quadratic in the half (as in RC6). They hide; they are no authentication.
  */
 
-const halfOfId = 12;
-const halfOfSlot = 10;
+/** SYN cookies keep terms in the low bits of a timestamp's id, so the ids that name nobody differ in those. */
+const reservedBits = 6;
+const reservedMask = 0xffffff & (-1 << reservedBits);
+const noLabel = 0;
 const rounds = 4;
 
-/** A bijection of the numbers below 2^(2 * half). */
-export class Permutation {
-  private readonly half: number;
-  private readonly mask: number;
-  private readonly tables: Uint16Array;
+/** Where keys come from: int32 words that nobody can guess (`node:crypto` in workers). */
+interface KeySource {
+  word(): number;
+}
 
-  /** Fills its tables from `source`, an int32 a word. */
-  constructor(half: number, source: { word(): number }) {
-    this.half = half;
-    this.mask = 2 ** half - 1;
-    this.tables = Uint16Array.from({ length: rounds * 2 ** half }, () => source.word() & this.mask);
+/** A keyed permutation of the numbers of `2 * halfBits` bits. */
+export class Permutation {
+  private readonly halfBits: number;
+  private readonly halfMask: number;
+  private readonly topShift: number;
+  private readonly keys = new Int32Array(rounds * 2);
+
+  constructor(halfBits: number, random: KeySource) {
+    this.halfBits = halfBits;
+    this.halfMask = (1 << halfBits) - 1;
+    this.topShift = 32 - halfBits;
+    for (let i = 0; i < this.keys.length; i += 2) {
+      this.keys[i] = random.word();
+      this.keys[i + 1] = random.word() | 1;
+    }
   }
 
   forward(value: number): number {
-    const { half, mask, tables } = this;
-    let left = value >>> half;
-    let right = value & mask;
-    left ^= tables[right] as number;
-    right ^= tables[mask + 1 + left] as number;
-    left ^= tables[2 * (mask + 1) + right] as number;
-    right ^= tables[3 * (mask + 1) + left] as number;
-    return (left << half) | right;
+    const { keys, topShift } = this;
+    let left = value >>> this.halfBits;
+    let right = value & this.halfMask;
+    left ^= mix(right, keys[0] as number, keys[1] as number) >>> topShift;
+    right ^= mix(left, keys[2] as number, keys[3] as number) >>> topShift;
+    left ^= mix(right, keys[4] as number, keys[5] as number) >>> topShift;
+    right ^= mix(left, keys[6] as number, keys[7] as number) >>> topShift;
+    return (left << this.halfBits) | right;
   }
 
   backward(value: number): number {
-    const { half, mask, tables } = this;
-    let left = value >>> half;
-    let right = value & mask;
-    right ^= tables[3 * (mask + 1) + left] as number;
-    left ^= tables[2 * (mask + 1) + right] as number;
-    right ^= tables[mask + 1 + left] as number;
-    left ^= tables[right] as number;
-    return (left << half) | right;
+    const { keys, topShift } = this;
+    let left = value >>> this.halfBits;
+    let right = value & this.halfMask;
+    right ^= mix(left, keys[6] as number, keys[7] as number) >>> topShift;
+    left ^= mix(right, keys[4] as number, keys[5] as number) >>> topShift;
+    right ^= mix(left, keys[2] as number, keys[3] as number) >>> topShift;
+    left ^= mix(right, keys[0] as number, keys[1] as number) >>> topShift;
+    return (left << this.halfBits) | right;
   }
 }
 
+function mix(half: number, key: number, factor: number): number {
+  const spread = (Math.imul(half, factor) + key) | 0;
+  return Math.imul(spread, (spread << 1) | 1);
+}
+
 export class Carrier {
-  /**
-   * What stands for no connection in a timestamp; its low 6 bits may be anything (SYN cookies keep terms there), so 64
-   * wire values decode to nothing and the connections that would have them go without (`hasWireId`).
-   */
+  /** With any low 6 bits, the id that names no connection: for packets that belong to none, as SYN cookies do. */
   readonly reservedId: number;
   private readonly ids: Permutation;
-  private readonly slots: Permutation;
+  private readonly labels: Permutation;
 
-  /** `source` must be unpredictable: `node:crypto` in workers. */
-  constructor(source: { word(): number }) {
-    this.ids = new Permutation(halfOfId, source);
-    this.slots = new Permutation(halfOfSlot, source);
-    this.reservedId = (source.word() & 0xffffc0) >>> 0;
+  constructor(random: KeySource) {
+    this.ids = new Permutation(12, random);
+    this.labels = new Permutation(10, random);
+    this.reservedId = random.word() & reservedMask;
   }
 
-  /** The wire value of a connection's number; `reservedId` for the 64 numbers whose value means nothing. */
+  /** 24 bits for the timestamps of a connection's packets. For 64 connections of 2^24 it is the reserved id. */
   wireId(sockfd24: number): number {
     const id = this.ids.forward(sockfd24);
-    return (id & 0xffffc0) === this.reservedId ? this.reservedId : id;
+    return (id & reservedMask) === this.reservedId ? this.reservedId : id;
   }
 
-  /** The number that a wire value leads to; -1: none. */
+  /** The number that an echoed id speaks of, which need not be one in use, or of this worker; -1: of none. */
   sockfdOfWireId(id: number): number {
-    return (id & 0xffffc0) === this.reservedId ? -1 : this.ids.backward(id);
+    return (id & reservedMask) === this.reservedId ? -1 : this.ids.backward(id);
   }
 
-  /** The flow label of a slot (0 to 2^20 - 1): never 0, which has Linux choose one by itself. */
+  /** The flow label of a slot's packets: 1 to 2^20 - 1. One slot has another's, and is found by other means. */
   labelOf(slot: number): number {
-    const label = this.slots.forward(slot);
-    // The slot whose label would be 0 goes without: the label leads to another slot and is a mismatch.
-    return label === 0 ? 1 : label;
+    const label = this.labels.forward(slot);
+    return label === noLabel ? 1 : label;
   }
 
-  /** The slot that a label leads to; -1: none. */
+  /** The slot that a label speaks of, in the shard that the packet's flow belongs to; -1: of none. */
   slotOfLabel(label: number): number {
-    return label === 0 ? -1 : this.slots.backward(label);
+    return label === noLabel || label > 0xfffff ? -1 : this.labels.backward(label);
   }
 }

@@ -19,6 +19,7 @@ import {
   protocols,
   shards,
   sixFlag,
+  slotMask,
   VNodeTable,
 } from "./v-node.ts";
 
@@ -75,6 +76,11 @@ export class NodeTable extends VNodeTable {
     return this.fresh[shard] as number;
   }
 
+  /** Whether a number that came from outside can be one of ours: its shard is, and has such a slot. */
+  isOurs(sockfd24: number): boolean {
+    return (sockfd24 & slotMask) < this.slots && this.mine[sockfd24 >>> 20] === 1;
+  }
+
   /** Slots in use in a shard of ours. */
   used(shard: number): number {
     return this.usedOf[shard] as number;
@@ -121,7 +127,7 @@ export class NodeTable extends VNodeTable {
     }
     const shard = sockfd24 >>> 20;
     this.retireGeneration(base);
-    this.link(shard, sockfd24 & 0xfffff, base);
+    this.link(shard, sockfd24 & slotMask, base);
     this.usedOf[shard] = (this.usedOf[shard] as number) - 1;
   }
 

@@ -47,7 +47,7 @@ export const nodeWords = 32;
 /** A record's place in the table is its first word >>> this. */
 export const nodeShift = 5;
 const shardMask = 0xf00000;
-const slotMask = 0xfffff;
+export const slotMask = 0xfffff;
 
 /** Words of a record. */
 export const node = {

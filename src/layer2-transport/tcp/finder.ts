@@ -8,7 +8,7 @@
 import * as descriptor from "../../layer3-ip/descriptor.ts";
 import { smallFrameBytes } from "../link.ts";
 import type { ClientIndex } from "../nodes/client-index.ts";
-import { node, nodeState } from "../nodes/v-node.ts";
+import { matches } from "../nodes/flow-match.ts";
 import type { StackCore } from "./core.ts";
 import { flag } from "./wire/segment.ts";
 
@@ -123,20 +123,8 @@ export class Finder {
   /** Whether the v-node has the packet's addresses and ports, and is one of this worker's. */
   isHere(sockfd24: number): boolean {
     const { words, context } = this.core;
-    if (!context.nodes.owns(sockfd24 >>> 20)) return false;
-    const base = context.nodes.baseOf(sockfd24);
-    const { ends } = this;
-    if (words[base + node.ports] !== this.ports || words[base + node.peerAddress] !== ends[0]) return false;
-    if (words[base + node.localAddress] !== ends[4] || words[base + node.state] === nodeState.free)
-      return false;
-    // Protocol TCP is 0, and so is IPv4.
-    if (((words[base + node.flags] as number) & 7) !== (this.wordCount === 4 ? 4 : 0)) return false;
-    if (this.wordCount === 1) return true;
-    for (let i = 1; i < 4; i += 1) {
-      if (words[base + node.peerAddress + i] !== ends[i]) return false;
-      if (words[base + node.localAddress + i] !== ends[4 + i]) return false;
-    }
-    return true;
+    if (!context.nodes.isOurs(sockfd24)) return false;
+    return matches(words, context.nodes.baseOf(sockfd24), this.ends, 0, this.wordCount, this.ports);
   }
 }
 
