@@ -169,10 +169,11 @@ export class RecoveryPhases implements WindowState {
     return true;
   }
 
-  /** Outstanding bytes that the window answered for. */
+  /** What the network bore before the loss: the most of the last round trip (RFC 7661's pipeACK), at most cwnd. */
   protected flightSize(): number {
     const outstanding = (this.runs.nxt - this.runs.una) | 0;
-    return outstanding < this.cwnd ? outstanding : this.cwnd;
+    const flight = outstanding > this.maxFlight ? outstanding : this.maxFlight;
+    return flight < this.cwnd ? flight : this.cwnd;
   }
 
   protected enterRecovery(newlyAcked: number, nowUs: number): void {
@@ -210,6 +211,8 @@ export class RecoveryPhases implements WindowState {
   protected leaveRecovery(): void {
     if (this.phase !== timedOut) this.setWindow(this.ssthresh);
     if (this.phase >= recovering) this.rack.recovered();
+    this.duplicateAcks = 0;
+    this.duplicateBytes = 0;
     this.phase = open;
     this.inRecovery = false;
     this.undo.frto = frtoOff;
@@ -225,7 +228,8 @@ export class RecoveryPhases implements WindowState {
     undo.close();
     this.undos += 1;
     this.runs.unmarkLost();
-    this.setDuplicateBytes();
+    this.duplicateAcks = 0;
+    this.duplicateBytes = 0;
     this.phase = open;
     this.inRecovery = false;
     this.forceFirst = false;

@@ -354,6 +354,8 @@ export class LossRecovery extends RecoveryPhases {
     this.duplicates += segments;
     this.sawDuplicate = true;
     this.rack.duplicate(this.runs.una, this.runs.nxt);
+    // What was sent again for nothing, and was no probe, had been overtaken.
+    if (!this.probeOut && this.phase !== timedOut) this.rack.reorderSeen = true;
     if (this.undo.isAllDuplicate(segments, right)) this.takeBack();
   }
 
@@ -365,7 +367,8 @@ export class LossRecovery extends RecoveryPhases {
       // One ACK for the hole; the others have been counted as duplicates.
       const counted = this.duplicateBytes;
       const gone = Math.ceil(bytes / mss) - 1;
-      this.duplicateAcks = this.duplicateAcks > gone ? this.duplicateAcks - gone : 0;
+      if (this.phase !== recovering || this.duplicateAcks <= gone) this.duplicateAcks = 0;
+      else this.duplicateAcks -= gone;
       delivery.bytes = Math.max(bytes - counted, Math.min(bytes, mss));
       if (delivery.resent) delivery.original = false;
     } else if (
@@ -395,7 +398,10 @@ export class LossRecovery extends RecoveryPhases {
     this.deliveredTotal += delivery.bytes;
     if (this.hasSack) this.rack.update(delivery, nowUs, rtt.minRttUs);
     if (this.probeOut) this.judgeProbe(bytes);
-    if (bytes > 0 && this.undo.isOlderEcho(facts.echoClock)) this.takeBack();
+    if (bytes > 0 && this.phase >= recovering && this.undo.isOlderEcho(facts.echoClock)) {
+      if (this.phase === recovering) this.rack.reorderSeen = true;
+      this.takeBack();
+    }
     const isLossy = this.hasSack ? this.detectLosses(nowUs) : this.detectByDuplicates(bytes);
     if (facts.ece && this.hasEcn) this.congested(nowUs);
     this.step(facts, bytes, rttUs, isLossy);

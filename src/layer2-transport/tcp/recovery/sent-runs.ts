@@ -126,9 +126,14 @@ export class SentRuns {
   echoClock = -1;
   readonly delivery = new Delivery();
   private steps = 0;
+  /** Pairs of edges taken in lately; (0, 0) is none, since no block is empty. */
+  private readonly known = new Int32Array(8);
+  private nextKnown = 0;
+  private hasKnown = false;
 
   begin(seq: number, mss: number): void {
     if (this.first !== undefined) this.clear();
+    if (this.hasKnown) this.forgetKnown();
     this.una = seq;
     this.nxt = seq;
     this.fack = seq;
@@ -252,25 +257,49 @@ export class SentRuns {
     return total;
   }
 
-  /** One SACK block within [una, nxt]: its bytes are sacked. What would take too many steps or runs is left out. */
+  /**
+   * One SACK block within [una, nxt]: its bytes are sacked. What would take too many steps or runs is left out. Blocks
+   * are repeated from ACK to ACK and grow at their right: what was taken in of the last few is skipped.
+   */
   sack(left: number, right: number): void {
+    // The echo is that of the last segment in order: it says nothing about this block.
+    this.echoClock = -1;
+    const { known } = this;
+    let from = left;
+    let place = -1;
+    for (let i = 0; i < known.length; i += 2) {
+      if (known[i] !== left) continue;
+      const end = known[i + 1] as number;
+      if (((right - end) | 0) <= 0) return;
+      if (((end - this.una) | 0) > 0) from = end;
+      place = i;
+    }
+    if (!this.sackRange(from, right)) return;
+    if (place < 0) {
+      place = this.nextKnown;
+      this.nextKnown = (place + 2) % known.length;
+      known[place] = left;
+      this.hasKnown = true;
+    }
+    known[place + 1] = right;
+  }
+
+  /** False: not all of it was looked at. */
+  private sackRange(left: number, right: number): boolean {
     let run = this.find(left);
     const limit = spareRuns + 2 * Math.ceil(((this.nxt - this.una) | 0) / this.mss);
-    while (run !== undefined && ((run.seq - right) | 0) < 0 && this.steps < maxSackSteps) {
+    while (run !== undefined && ((run.seq - right) | 0) < 0) {
       this.steps += 1;
+      if (this.steps > maxSackSteps) return false;
       if (run.state !== sacked) {
         const before = (left - run.seq) | 0;
         if (before > 0) {
-          if (before >= run.length) break;
-          if (this.count < limit) run = this.split(run, before);
-          else {
-            run = run.next;
-            continue;
-          }
+          if (this.count >= limit) return false;
+          run = this.split(run, before);
         }
         const bytes = (right - run.seq) | 0;
         if (bytes < run.length) {
-          if (this.count >= limit) break;
+          if (this.count >= limit) return false;
           this.split(run, bytes);
         }
         run = this.markSacked(run);
@@ -278,6 +307,7 @@ export class SentRuns {
       this.hint = run;
       run = run.next;
     }
+    return run !== undefined || right === this.nxt;
   }
 
   markLost(run: SentRun): void {
@@ -338,7 +368,13 @@ export class SentRuns {
       this.linkLost(run);
     }
     this.hint = undefined;
+    this.forgetKnown();
     this.fack = this.una;
+  }
+
+  private forgetKnown(): void {
+    this.known.fill(0);
+    this.hasKnown = false;
   }
 
   /** The losses were none: what was marked and not sent again flies on. */
@@ -456,22 +492,27 @@ export class SentRuns {
     return merged;
   }
 
-  /** The run that holds `seq`, looked for from the nearest known place. Undefined: too far. */
+  /**
+   * The run that holds `seq`, which is in [una, nxt). Looked for from the front, from the back and from the last place
+   * at once, since distances in bytes say little about runs. Undefined: too far.
+   */
   private find(seq: number): SentRun | undefined {
-    let run = this.first;
-    if (run === undefined) return undefined;
-    let distance = (seq - run.seq) | 0;
-    const { hint, last } = this;
-    if (hint !== undefined && Math.abs((seq - hint.seq) | 0) < distance) {
-      run = hint;
-      distance = Math.abs((seq - hint.seq) | 0);
-    }
-    if (last !== undefined && Math.abs((seq - last.seq) | 0) < distance) run = last;
-    while (run !== undefined && this.steps < maxSackSteps) {
-      const at: number = (seq - run.seq) | 0;
-      if (at >= 0 && at < run.length) return run;
+    let near = this.hint;
+    const isBehind = near !== undefined && ((seq - near.seq) | 0) < 0;
+    let front = this.first;
+    let back = this.last;
+    while (this.steps < maxSackSteps) {
+      if (front === undefined || back === undefined) return undefined;
+      if (((seq - front.seq) | 0) < front.length) return front;
+      if (((seq - back.seq) | 0) >= 0) return back;
+      if (near !== undefined) {
+        const at: number = (seq - near.seq) | 0;
+        if (at >= 0 && at < near.length) return near;
+        near = isBehind ? near.prev : near.next;
+      }
       this.steps += 1;
-      run = at < 0 ? run.prev : run.next;
+      front = front.next;
+      back = back.prev;
     }
     return undefined;
   }
