@@ -120,6 +120,11 @@ export class Endpoint implements SendingContext {
     this.mailbox.add(link);
   }
 
+  /** Connects this endpoint with the worker in whose thread it lives: descriptors come by `receive`. */
+  addLocalLink(index: number, link: AppLink): void {
+    this.links[index] = link;
+  }
+
   /**
    * Worker `index` has died, and these shards were its own: what it would have answered is answered here, and its
    * connections are over. Resolves when `closed` of the last of them has been called.
