@@ -72,7 +72,18 @@ async function createTransport(): Promise<Transport> {
     const report = (message: GuardReport): void => tell({ type: "guard", report: message });
     const random = (): number => randomBytes(4).readInt32LE();
     const guard = new TcpGuard({ ...start.guard, counters, random, report });
-    return createRawTransport({ link: start.rawLink, events: dispatcher, pool, counters, serve, guard });
+    const link = start.rawLink;
+    const serveLocal = (): void => {};
+    return createRawTransport({
+      link,
+      events: dispatcher,
+      pool,
+      nodes: table,
+      counters,
+      serve,
+      serveLocal,
+      guard,
+    });
   }
   const { createHostTransport } = await import("./host/transport.ts");
   return createHostTransport(dispatcher, context.pool, context.counters);

@@ -22,6 +22,8 @@ export interface PollLoopWork {
   poll(): boolean;
   /** Serves the rings of the app endpoints and the control port. True: there was something. */
   serve(): boolean;
+  /** Microseconds that it may sleep at most: until the next timer. */
+  sleepUs(): number;
 }
 
 export class PollLoop {
@@ -64,7 +66,9 @@ export class PollLoop {
 
   private sleep(): void {
     const readsFile = process.getActiveResourcesInfo().some((name) => name.startsWith("FSReq"));
-    if (this.port.sleep(readsFile ? fileSleepUs : this.sleepUs, this.lookAgain)) {
+    const most = Math.min(readsFile ? fileSleepUs : this.sleepUs, this.work.sleepUs());
+    if (most < 1) return;
+    if (this.port.sleep(Math.ceil(most), this.lookAgain)) {
       this.sleepUs = Math.min(longestSleepUs, 2 * this.sleepUs);
     } else {
       this.sleepUs = firstSleepUs;

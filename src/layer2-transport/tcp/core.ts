@@ -71,6 +71,15 @@ export class StackCore {
     return index === 0 ? undefined : this.records[index];
   }
 
+  /** One more than the highest index of a record. */
+  get recordCount(): number {
+    return this.records.length;
+  }
+
+  recordAt(index: number): Tcb | undefined {
+    return this.records[index];
+  }
+
   /** A fresh record for a v-node that has none. */
   activate(sockfd24: number, base: number): Tcb {
     let tcb = this.spare.pop();

@@ -9,6 +9,8 @@
 import { ApoError, type ErrorCode } from "../../layer1-app/errors.ts";
 import * as descriptor from "../../layer3-ip/descriptor.ts";
 import type { Container } from "../container.ts";
+import type { CloseCode } from "../descriptor.ts";
+import type { HolderVisitor } from "../guard/evictor.ts";
 import { smallFrameBytes } from "../link.ts";
 import { ClientIndex } from "../nodes/client-index.ts";
 import { node, nodeState } from "../nodes/v-node.ts";
@@ -360,7 +362,7 @@ export class TcpStack {
     this.closing.end(tcb);
   }
 
-  abort(tcb: Tcb, reset: boolean, code?: "reset" | "end", error?: ErrorCode): void {
+  abort(tcb: Tcb, reset: boolean, code?: CloseCode, error?: ErrorCode): void {
     this.closing.abort(tcb, reset, code, error);
   }
 
@@ -407,6 +409,39 @@ export class TcpStack {
     if (active !== undefined) return infoOf(active, core.nowUs);
     if (core.words[base + node.state] !== nodeState.open) return undefined;
     return infoAtRest(core, sockfd24, base);
+  }
+
+  isPortUsed(port: number): boolean {
+    return this.core.portsInUse.isUsed(port);
+  }
+
+  /** Ends every connection that is doing something, with resets; those at rest are left as they are. */
+  close(): void {
+    for (const tcb of this.core.active()) this.closing.abort(tcb, true, "shutdown");
+    this.flush();
+  }
+
+  /** See `MemoryHolders` of the guard. */
+  holders(cursor: number, most: number, visitor: HolderVisitor): number {
+    const { core } = this;
+    let at = Math.max(1, cursor);
+    for (let seen = 0; at < core.recordCount && seen < most; at += 1) {
+      const tcb = core.recordAt(at);
+      if (tcb === undefined) continue;
+      seen += 1;
+      const received = tcb.unread.bytes + tcb.reassembly.heldBytes;
+      const stalledMs = tcb.stalledSinceUs === 0 ? 0 : Math.floor((core.nowUs - tcb.stalledSinceUs) / 1000);
+      const peer = tcb.base + node.peerAddress;
+      const { bytes } = tcb.queue;
+      visitor.holder(tcb.sockfd24, received, bytes, stalledMs, core.words, peer, tcb.version6 ? 4 : 1);
+    }
+    return at < core.recordCount ? at : 0;
+  }
+
+  /** Ends a connection with a reset because memory is short, or its peer holds too much of it for too long. */
+  evict(sockfd24: number): void {
+    const tcb = this.core.activeAt(this.core.context.nodes.baseOf(sockfd24));
+    if (tcb !== undefined && tcb.sockfd24 === sockfd24) this.closing.abort(tcb, true, "reset", "ENOBUFS");
   }
 
   /** Every active record, as they are now: for guards and simulators. */
