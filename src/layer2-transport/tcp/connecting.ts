@@ -153,17 +153,17 @@ export class Connecting {
     return near.length > 0 ? near : usable;
   }
 
-  /** Takes a flow out of the index that it is in, and lets go of a client's port. */
+  /** Takes a flow out of the index that it is in, and lets go of its port. */
   unindex(sockfd24: number, base: number): void {
     const { core, clients } = this;
     const { words } = core;
     const isClient = ((words[base + node.terms] as number) & termBit.client) !== 0;
+    const port = (words[base + node.ports] as number) & 0xffff;
+    core.portsInUse.leave(port);
     const active = core.activeAt(base);
     if (active === undefined ? isClient : active.isClient) {
-      const port = (words[base + node.ports] as number) & 0xffff;
       const wordCount = ((words[base + node.flags] as number) & sixFlag) !== 0 ? 4 : 1;
       clients.remove(words, base + node.localAddress, wordCount, port, sockfd24);
-      core.portsInUse.leave(port);
     } else {
       core.context.index.remove(sockfd24, words[base + node.hash] as number);
     }
