@@ -15,13 +15,15 @@ import { type CloseCode, closeBits, closeCodes, errorWord, kind } from "./descri
 import { Endings } from "./endings.ts";
 import { type FramePool, type LinkEnd, noLink } from "./link.ts";
 import type { NodeTable } from "./nodes/node-table.ts";
-import { type Ends, node, nodeState, numberOf, protocols } from "./nodes/v-node.ts";
+import { type Ends, node, nodeState, numberOf, protocols, tagMask, tagShift } from "./nodes/v-node.ts";
 import { OpenEntry } from "./open-entry.ts";
 import { Receiver } from "./receiver.ts";
 import { Sender } from "./sender.ts";
 import type { ConnectRequest, ListenerRecord, Transport, TransportEvents } from "./transport.ts";
 
-const protocolBits = 3;
+/** What a v-node's flags say of its protocol and of the worker that opened it. */
+const protocolMask = 3;
+const ownerMask = tagMask << tagShift;
 const tcpBits = protocols.indexOf("tcp");
 
 /** What a dispatcher is given by its worker. */
@@ -55,9 +57,11 @@ export class Dispatcher implements TransportEvents {
   private readonly kept: (Connection | undefined)[] = [undefined];
   private readonly keptFree: number[] = [];
   private nextEndpoint = 0;
+  private readonly ownTag: number;
 
   constructor(context: DispatcherContext) {
     this.context = context;
+    this.ownTag = context.table.tag << tagShift;
     this.words = context.table.words;
     this.endings = new Endings(context.table, this);
     this.watch = new ClosingWatch((connection) => this.abort(connection, "reset", true));
@@ -222,8 +226,9 @@ export class Dispatcher implements TransportEvents {
     const base = this.context.table.baseOf(sockfd24);
     if (words[base + node.generation] !== generation || words[base + node.state] !== nodeState.open)
       return undefined;
-    if (!this.context.table.owns(sockfd24 >>> 20)) return undefined;
-    if (((words[base + node.flags] as number) & protocolBits) === tcpBits && this.transport.find) {
+    const flags = words[base + node.flags] as number;
+    if ((flags & ownerMask) !== this.ownTag || !this.context.table.owns(sockfd24 >>> 20)) return undefined;
+    if ((flags & protocolMask) === tcpBits && this.transport.find) {
       return this.transport.find(sockfd24, generation);
     }
     return this.kept[words[base + node.active] as number];
@@ -366,8 +371,12 @@ export class Dispatcher implements TransportEvents {
     const base = table.baseOf(sockfd24);
     if (words[base + node.generation] !== generation || words[base + node.state] !== nodeState.ended) return;
     if (!table.owns(sockfd24 >>> 20)) return;
-    const isTcp = ((words[base + node.flags] as number) & protocolBits) === tcpBits;
-    if (isTcp && this.transport.retired?.(sockfd24)) return;
+    const flags = words[base + node.flags] as number;
+    if ((flags & ownerMask) !== this.ownTag) {
+      table.releaseForeign(sockfd24);
+      return;
+    }
+    if ((flags & protocolMask) === tcpBits && this.transport.retired?.(sockfd24)) return;
     table.release(sockfd24);
   }
 

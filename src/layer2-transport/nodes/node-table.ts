@@ -20,6 +20,7 @@ import {
   shards,
   sixFlag,
   slotMask,
+  tagShift,
   VNodeTable,
 } from "./v-node.ts";
 
@@ -33,6 +34,7 @@ export interface NodeRules {
 }
 
 export class NodeTable extends VNodeTable {
+  readonly tag: number;
   /** By shard: 1 if it is ours. */
   private readonly mine = new Uint8Array(shards);
   /** By shard: the first free slot that was in use before, plus 1; 0 is none. */
@@ -41,24 +43,60 @@ export class NodeTable extends VNodeTable {
   private readonly fresh = new Int32Array(shards);
   private readonly usedOf = new Int32Array(shards);
 
-  /** Takes a shard over, freeing what a dead owner left in it: returns how many connections those were. */
-  adopt(shard: number): number {
+  /** `tag`: of the worker whose table this is, see v-node.ts. */
+  constructor(memory: SharedArrayBuffer, tag = 0) {
+    super(memory);
+    this.tag = tag;
+  }
+
+  /**
+   * Takes a shard over, freeing what dead owners left in it; but connections of those of whose end not all apps have
+   * been told (a bit of `untold` for each tag) stay until `bury`. Returns how many stay.
+   */
+  adopt(shard: number, untold = 0): number {
     const { words, slots } = this;
     this.mine[shard] = 1;
     this.firstFree[shard] = 0;
-    this.usedOf[shard] = 0;
     let left = 0;
     let slot = 0;
     for (let base = shard * slots * nodeWords; slot < slots; slot += 1, base += nodeWords) {
       if (words[base + node.generation] === 0) break;
-      if (words[base + node.state] !== nodeState.free) {
+      const state = words[base + node.state];
+      const isApps = state === nodeState.open || state === nodeState.ended;
+      if (isApps && ((untold >>> this.tagAt(base)) & 1) === 1) {
         left += 1;
-        this.retireGeneration(base);
+      } else {
+        if (state !== nodeState.free) this.retireGeneration(base);
+        this.link(shard, slot, base);
       }
-      this.link(shard, slot, base);
     }
     this.fresh[shard] = slot;
+    this.usedOf[shard] = left;
     return left;
+  }
+
+  /** Frees what a dead worker has left in a shard of ours: all apps have been told. Returns how many that were. */
+  bury(shard: number, tag: number): number {
+    if (!this.owns(shard)) return 0;
+    const { words } = this;
+    const end = this.touched(shard);
+    let buried = 0;
+    for (let slot = 0; slot < end; slot += 1) {
+      const base = (shard * this.slots + slot) * nodeWords;
+      if (words[base + node.state] === nodeState.free || this.tagAt(base) !== tag) continue;
+      this.releaseForeign((shard << 20) | slot);
+      buried += 1;
+    }
+    return buried;
+  }
+
+  /** Takes back a slot that a dead worker had opened: what its timer was means nothing here. */
+  releaseForeign(sockfd24: number): void {
+    const base = this.baseOf(sockfd24);
+    const shard = sockfd24 >>> 20;
+    this.retireGeneration(base);
+    this.link(shard, sockfd24 & 0xfffff, base);
+    this.usedOf[shard] = (this.usedOf[shard] as number) - 1;
   }
 
   /** Gives a shard up: another worker is to adopt it. Its records stay as they are. */
@@ -175,6 +213,7 @@ export class NodeTable extends VNodeTable {
     if (first === 0) words[base + node.generation] = 1;
     else this.firstFree[shard] = words[base + node.timerNext] as number;
     words.fill(0, base + node.flags, base + nodeWords);
+    words[base + node.flags] = this.tag << tagShift;
     this.usedOf[shard] = (this.usedOf[shard] as number) + 1;
     Atomics.store(words, base + node.state, nodeState.transport);
     return (shard << 20) | slot;

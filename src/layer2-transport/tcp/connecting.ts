@@ -81,7 +81,7 @@ export class Connecting {
     core.words.set(words.subarray(0, wordCount), base + node.peerAddress);
     core.words.set(local.subarray(0, wordCount), base + node.localAddress);
     core.words[base + node.open] = target.openId;
-    core.words[base + node.flags] = wordCount === 4 ? sixFlag : 0;
+    if (wordCount === 4) (core.words[base + node.flags] as number) |= sixFlag;
     core.words[base + node.terms] = termBit.client;
     Atomics.store(core.words, base + node.state, nodeState.transport);
     this.clients.add(local, 0, wordCount, port, sockfd24);

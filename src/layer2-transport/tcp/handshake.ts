@@ -163,7 +163,7 @@ export class Handshake {
     words.set(finder.ends, base + node.peerAddress);
     words[base + node.hash] = finder.hash;
     words[base + node.open] = listener.id;
-    words[base + node.flags] = finder.wordCount === 4 ? sixFlag : 0;
+    if (finder.wordCount === 4) (words[base + node.flags] as number) |= sixFlag;
     Atomics.store(words, base + node.state, nodeState.transport);
     index.add(sockfd24, finder.hash);
     core.portsInUse.use(listener.port);
