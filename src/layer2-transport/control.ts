@@ -21,7 +21,13 @@ export interface WorkerStart {
   /** The v-node table, and the shards of it that are this worker's. */
   readonly nodes: SharedArrayBuffer;
   readonly shards: readonly number[];
+  /** Who owns each shard: a worker's index + 1, or 0. A worker writes there that it has taken a shard over. */
+  readonly owners: SharedArrayBuffer;
+  /** Of the records that it opens: see nodes/v-node.ts. */
+  readonly tag: number;
   readonly counters: SharedArrayBuffer;
+  /** Of the app endpoint that lives in the worker, if one does. */
+  readonly appCounters?: SharedArrayBuffer | undefined;
   /** On every link but `host`: the worker's end of it. */
   readonly rawLink?: LinkDescription | undefined;
   /** What TCP on that link is held to. */
@@ -42,6 +48,16 @@ export type ToWorker =
   | { readonly type: "finish"; readonly listener: number }
   | { readonly type: "endpoint"; readonly listener: number; readonly party: number }
   | { readonly type: "connect"; readonly request: ConnectRequest }
+  /** Shards of a worker that has died, or given them up, are this one's now. */
+  | { readonly type: "adopt"; readonly shards: readonly number[] }
+  /** The apps know of the end of all connections in these shards whose records have the tag. */
+  | { readonly type: "bury"; readonly shards: readonly number[]; readonly tag: number }
+  /** Gives up those of these shards that nobody uses: the answer is which. */
+  | { readonly type: "disown"; readonly call: number; readonly shards: readonly number[] }
+  /** Loads a handler module into the worker's own endpoint, which `script` makes. `open` is layer 1's. */
+  | { readonly type: "load"; readonly call: number; readonly script: string; readonly open: unknown }
+  | { readonly type: "unload"; readonly open: number }
+  | { readonly type: "alarm"; readonly open: number; readonly alarm: unknown }
   | { readonly type: "stop"; readonly call: number; readonly graceMs: number };
 
 /** From a worker. */
@@ -54,6 +70,8 @@ export type FromWorker =
       readonly value?: unknown;
       readonly error?: { readonly code: ErrorCode; readonly message: string } | undefined;
     }
+  /** What the worker's own endpoint says. */
+  | { readonly type: "told"; readonly message: unknown }
   | { readonly type: "connected"; readonly open: number; readonly sockfd: number }
   | { readonly type: "failed"; readonly open: number; readonly code: ErrorCode; readonly text: string }
   | {

@@ -72,6 +72,7 @@ export {
   createPool,
   FramePool,
   Link,
+  type LinkEnd,
   type LinkMemory,
   largeFrameBytes,
   Mailbox,
@@ -79,6 +80,7 @@ export {
   smallFrameBytes,
   wakeWorker,
 } from "./link.ts";
+export type { LocalEndpoint, LocalEndpointStart } from "./local-app.ts";
 // Connections as every thread sees them.
 export {
   createNodes,

@@ -16,6 +16,7 @@ import { GroupRamps } from "./group-ramp.ts";
 import type { GuardReport } from "./guard/report.ts";
 import { TcpGuard } from "./guard/tcp-guard.ts";
 import { FramePool, Link, type LinkEnd, Mailbox } from "./link.ts";
+import { LocalApp } from "./local-app.ts";
 import { NodeTable } from "./nodes/node-table.ts";
 import type { ListenerRecord, Transport } from "./transport.ts";
 
@@ -29,7 +30,7 @@ const alarms = new AlarmGate<"backlog" | "frames" | "udp-overflow">((open, code,
   tell({ type: "alarm", open, code, text, count }),
 );
 
-const table = new NodeTable(start.nodes);
+const table = new NodeTable(start.nodes, start.tag);
 for (const shard of start.shards) table.adopt(shard);
 
 const context: DispatcherContext = {
@@ -60,6 +61,16 @@ const mailbox = new Mailbox((link, words, at) => {
   dispatcher.receive(link, words, at);
   return false;
 }, setImmediate);
+const localApp = new LocalApp({
+  party: start.index,
+  pool: start.pool,
+  nodes: start.nodes,
+  owners: start.owners,
+  counters: start.appCounters,
+  tell: (message) => tell({ type: "told", message }),
+  connect: (link) => links.set(start.index, link),
+  receive: (link, words, at) => dispatcher.receive(link, words, at),
+});
 const transport = await createTransport();
 dispatcher.attach(transport);
 port.on("message", (message: ToWorker) => obey(message));
@@ -131,10 +142,48 @@ function obey(message: ToWorker): void {
       if (message.request.group) ramps.start(message.request);
       else transport.connect(message.request);
       return;
+    case "adopt":
+      adopt(message.shards);
+      return;
+    case "bury":
+      for (const shard of message.shards) table.bury(shard, message.tag);
+      return;
+    case "disown":
+      reply(message.call, disown(message.shards));
+      return;
+    case "load":
+      reply(message.call, localApp.load(message.script, message.open));
+      return;
+    case "unload":
+      localApp.unload(message.open);
+      return;
+    case "alarm":
+      localApp.alarm(message.open, message.alarm);
+      return;
     case "stop":
       reply(message.call, stop(message.graceMs));
       return;
   }
+}
+
+/** Each is served as soon as it has been gone over, whatever the others take. */
+function adopt(shards: readonly number[]): void {
+  const owners = new Int32Array(start.owners);
+  for (const shard of shards) {
+    table.adopt(shard);
+    Atomics.store(owners, shard, start.index + 1);
+  }
+}
+
+/** Gives up those of the shards that nobody uses. */
+async function disown(shards: readonly number[]): Promise<readonly number[]> {
+  const owners = new Int32Array(start.owners);
+  const unused = shards.filter((shard) => table.owns(shard) && table.used(shard) === 0);
+  for (const shard of unused) {
+    Atomics.store(owners, shard, 0);
+    table.disown(shard);
+  }
+  return unused;
 }
 
 /** An app endpoint has died: what it had sent still goes out, then its connections end. */
@@ -171,6 +220,7 @@ async function stop(graceMs: number): Promise<void> {
   await dispatcher.abortAll("shutdown", performance.now() + graceMs);
   await allEnded(graceMs);
   await transport.close();
+  localApp.close();
   dispatcher.stop();
   alarms.close();
   // The app must find the last descriptors when it hears that we have stopped.
