@@ -7,6 +7,7 @@
 import type { MessagePort } from "node:worker_threads";
 import type { LinkMemory } from "../layer2-transport/index.ts";
 import type { ErrorCode } from "./errors.ts";
+import type { Estate } from "./shard-moves.ts";
 import type { Alarm } from "./types.ts";
 
 /** What an app worker is started with. */
@@ -44,7 +45,7 @@ export type ToAppWorker =
       readonly type: "unlink";
       readonly call: number;
       readonly index: number;
-      readonly dead: readonly number[];
+      readonly dead: Estate;
     }
   | { readonly type: "load"; readonly call: number; readonly open: ModuleOpen }
   | { readonly type: "unload"; readonly open: number }

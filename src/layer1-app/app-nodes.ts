@@ -61,9 +61,9 @@ export class AppNodes {
 
   /**
    * Visits our connections in a shard from `slot` on, a slice of it: the slot to go on with, or -1 at the end. A slot
-   * that was never in use ends a shard.
+   * that was never in use ends a shard. With a `tag`: only those that the worker with that tag opened.
    */
-  visit(shard: number, slot: number, each: (base: number) => void): number {
+  visit(shard: number, slot: number, each: (base: number) => void, tag?: number): number {
     const { words } = this;
     const { slots } = this.table;
     const end = Math.min(slots, slot + recordsPerSlice);
@@ -72,8 +72,9 @@ export class AppNodes {
       if (words[base + node.generation] === 0) return -1;
       if (words[base + node.state] === nodeState.free) continue;
       const flags = words[base + node.flags] as number;
-      if ((flags & (knownFlag | toldFlag)) === knownFlag && this.table.endpointAt(base) === this.party)
-        each(base);
+      if ((flags & (knownFlag | toldFlag)) !== knownFlag || this.table.endpointAt(base) !== this.party)
+        continue;
+      if (tag === undefined || this.table.tagAt(base) === tag) each(base);
     }
     return end < slots ? end : -1;
   }

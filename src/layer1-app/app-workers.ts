@@ -9,6 +9,7 @@ import { Piscina } from "piscina";
 import { type AppCounter, appCounterNames, Counters, type LinkMemory } from "../layer2-transport/index.ts";
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";
 import { ApoError } from "./errors.ts";
+import type { Estate } from "./shard-moves.ts";
 import type { Alarm } from "./types.ts";
 import { workerFlags } from "./worker-flags.ts";
 
@@ -118,10 +119,10 @@ export class AppWorkers {
   }
 
   /**
-   * Layer-2 worker `index` has died, and these shards were its own. Resolves when every endpoint has told the ends of
-   * its connections there: until then the shards must stay as they are.
+   * Layer-2 worker `index` has died, and this is what it left. Resolves when every endpoint has told the ends of its
+   * connections there: until then their records must stay.
    */
-  async unlink(index: number, dead: readonly number[]): Promise<void> {
+  async unlink(index: number, dead: Estate): Promise<void> {
     const told = this.places.map((place) => {
       if (!place.port) return undefined;
       const call = this.nextCall++;

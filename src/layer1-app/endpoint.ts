@@ -30,6 +30,7 @@ import { closeReason } from "./close-reason.ts";
 import { ApoError, type ErrorCode, errorCodes } from "./errors.ts";
 import { AppMessage, containerBytes, decodeValue } from "./message.ts";
 import { type AppLink, Sending, type SendingContext, type Settle } from "./sending.ts";
+import type { Estate } from "./shard-moves.ts";
 import { Streams } from "./streams.ts";
 import type { AppVerbs, CloseReason, Sockfd } from "./types.ts";
 import { Verbs } from "./verbs.ts";
@@ -127,9 +128,10 @@ export class Endpoint implements SendingContext {
 
   /**
    * Worker `index` has died, and these shards were its own: what it would have answered is answered here, and its
-   * connections are over. Resolves when `closed` of the last of them has been called.
+   * connections, which its tag tells from newer ones there, are over. Resolves when `closed` of the last of them has
+   * been called.
    */
-  async removeLink(index: number, dead: readonly number[]): Promise<void> {
+  async removeLink(index: number, dead: Estate): Promise<void> {
     const link = this.links[index];
     if (!link) return;
     this.links[index] = undefined;
@@ -142,9 +144,10 @@ export class Endpoint implements SendingContext {
       this.tokens.delete(number);
       token.settle(new ApoError("EWORKER", "the worker thread that owned the connection died"));
     }
-    for (const shard of dead) {
+    const end = (base: number): void => this.endAt(base, "worker", "EWORKER");
+    for (const shard of dead.shards) {
       for (let slot = 0; slot >= 0; ) {
-        slot = this.own.visit(shard, slot, (base) => this.endAt(base, "worker", "EWORKER"));
+        slot = this.own.visit(shard, slot, end, dead.tag);
         // Other connections must not wait for the end of a million.
         if (slot >= 0) await new Promise((resolve) => setImmediate(resolve));
       }

@@ -24,6 +24,7 @@ import { ApoError } from "./errors.ts";
 import { RuntimeListener } from "./listener.ts";
 import { checkOpenOptions, type OpenGround, type Opening } from "./options.ts";
 import { checkRuntimeOptions, noGuardOnHost } from "./runtime-options.ts";
+import type { Estate } from "./shard-moves.ts";
 import { Threads } from "./threads.ts";
 import type {
   Alarm,
@@ -345,7 +346,7 @@ export class Runtime implements Apo {
     raise(open, alarm, this, error, (text, detail) => warnProcess(alarm, text, detail));
   }
 
-  private workerDied(index: number, dead: readonly number[], error: Error, again: boolean): Promise<void> {
+  private workerDied(index: number, dead: Estate, error: Error, again: boolean): Promise<void> {
     const told = this.endpoint.removeLink(index, dead);
     for (const listener of this.listeners.values()) listener.forgetWorker(index);
     for (const [id, pending] of [...this.connects]) {
@@ -358,17 +359,21 @@ export class Runtime implements Apo {
     return told;
   }
 
-  private workerReplaced(index: number): void {
+  /** Resolves when the fresh worker listens where the others do. */
+  private async workerReplaced(index: number): Promise<void> {
     if (this.closing) return;
     this.threads.connectMain(this.endpoint, index);
-    for (const listener of this.listeners.values()) {
-      if (!listener.accepting) continue;
-      this.threads.workers
-        .call(index, { type: "listen", listener: listener.record, first: false })
-        .catch((error) => {
-          const text = `the fresh worker ${index} cannot listen: ${(error as Error).message}`;
-          this.tellAlarm(listener.record.id, { code: "worker", text, count: 1 });
-        });
+    const asked = [...this.listeners.values()].map((listener) => this.listenAgain(index, listener));
+    await Promise.all(asked);
+  }
+
+  private async listenAgain(index: number, { accepting, record }: RuntimeListener): Promise<void> {
+    if (!accepting) return;
+    try {
+      await this.threads.workers.call(index, { type: "listen", listener: record, first: false });
+    } catch (error) {
+      const text = `the fresh worker ${index} cannot listen: ${(error as Error).message}`;
+      this.tellAlarm(record.id, { code: "worker", text, count: 1 });
     }
   }
 

@@ -20,7 +20,6 @@ import {
   type Parties,
   type RawLink,
   shapeFor,
-  shards,
   startGuard,
   startRawLink,
   type ToWorker,
@@ -28,6 +27,7 @@ import {
 import { AppWorkers } from "./app-workers.ts";
 import type { Endpoint } from "./endpoint.ts";
 import type { RuntimeSettings } from "./runtime-options.ts";
+import { type Estate, ShardMoves } from "./shard-moves.ts";
 import { TransportWorkers, type WorkerBasis } from "./transport-workers.ts";
 import type { Alarm, LinkFacts } from "./types.ts";
 
@@ -37,9 +37,10 @@ const mostPoolBytes = 0.98 * 2 ** 32;
 /** What the runtime is told. */
 export interface ThreadEvents {
   message(index: number, message: FromWorker): void;
-  /** Resolves when the ends of the main thread's connections in these shards have been told. */
-  workerDied(index: number, dead: readonly number[], error: Error, again: boolean): Promise<void>;
-  workerReplaced(index: number): void;
+  /** Resolves when the ends of the main thread's connections among these have been told. */
+  workerDied(index: number, dead: Estate, error: Error, again: boolean): Promise<void>;
+  /** Resolves when the fresh worker listens where the others do. */
+  workerReplaced(index: number): Promise<void>;
   appWorkerDied(party: number, error: Error, again: boolean): void;
   appWorkerReplaced(party: number): void;
   warn(alarm: Alarm, detail: string): void;
@@ -51,8 +52,7 @@ export class Threads {
   readonly pool: FramePool;
   /** The v-node table of all shards. */
   readonly nodes = createNodes();
-  /** Who owns each shard, for every thread to see: a worker's index + 1, or 0. */
-  readonly owners = new SharedArrayBuffer(4 * shards);
+  private readonly moves: ShardMoves;
   readonly mainParty: number;
   readonly workers: TransportWorkers;
   /** App workers, once a module has been opened. */
@@ -67,6 +67,8 @@ export class Threads {
   guard: OperatorGuard | undefined;
   private readonly ceiling: SharedArrayBuffer;
   private readonly events: ThreadEvents;
+  /** By worker: when the apps have been told of the connections of its last life, and of the one before. */
+  private readonly told: Promise<void>[] = [];
 
   constructor(settings: RuntimeSettings, events: ThreadEvents) {
     const { workers: count, appWorkers } = settings;
@@ -84,8 +86,18 @@ export class Threads {
     this.workers = new TransportWorkers(count, (index) => this.workerBasis(index), {
       message: (index, message) => events.message(index, message),
       died: (index, error, again) => this.workerDied(index, error, again),
-      replaced: (index) => this.workerReplaced(index),
+      replaced: (index) => void this.workerReplaced(index),
     });
+    this.moves = new ShardMoves(count, {
+      post: (index, message) => this.workers.post(index, message),
+      disown: async (index, asked) =>
+        (await this.workers.call(index, { type: "disown", shards: asked })) as readonly number[],
+    });
+  }
+
+  /** Who owns each shard, for every thread to see: a worker's index + 1, or 0. */
+  get owners(): SharedArrayBuffer {
+    return this.moves.owners;
   }
 
   /** Starts the layer-2 workers and connects the main thread's endpoint with them. */
@@ -160,6 +172,7 @@ export class Threads {
   }
 
   async terminate(): Promise<void> {
+    this.moves.close();
     await this.apps?.stop();
     await this.workers.terminate();
     this.guard?.close();
@@ -167,18 +180,13 @@ export class Threads {
     if (failure) process.emitWarning(failure.message, { type: "ApoWarning", code: "APO_PCAP" });
   }
 
-  /** What worker `index` starts with: it owns every shard that falls to it in turn. */
+  /** What worker `index` starts with. */
   private workerBasis(index: number): WorkerBasis {
-    const owned: number[] = [];
-    const owners = new Int32Array(this.owners);
-    for (let shard = index; shard < shards; shard += this.count) {
-      owned.push(shard);
-      Atomics.store(owners, shard, index + 1);
-    }
-    const rawLink = this.rawLink?.attachWorker(index, owned);
-    const { ceiling, count: workers } = this;
+    const rawLink = this.rawLink?.attachWorker(index, []);
+    const { ceiling, count: workers, moves, nodes } = this;
     const guard = { settings: this.settings.tcpGuard, ceiling, worker: index, workers };
-    return { index, pool: this.pool.buffer, nodes: this.nodes, shards: owned, rawLink, guard };
+    const place = { shards: moves.first(index), tag: moves.tagOf(index), owners: moves.owners };
+    return { index, pool: this.pool.buffer, nodes, ...place, rawLink, guard };
   }
 
   /** Makes the link between worker `index` and an endpoint; returns the endpoint's end. */
@@ -189,21 +197,23 @@ export class Threads {
     return { memory, port: port2 };
   }
 
-  /** Resolves when every endpoint has told the ends of its connections: the shards can be given away then. */
+  /** Resolves when a successor may start: its tag must not be on records of which not all apps have been told. */
   private async workerDied(index: number, error: Error, again: boolean): Promise<void> {
-    const owners = new Int32Array(this.owners);
-    const dead = Array.from(owners.keys()).filter((shard) => owners[shard] === index + 1);
     // Before all else: what lies in the rings of the native thread goes out or comes back before frames are looked for.
     this.rawLink?.detachWorker(index);
     this.guard?.forgetWorker(index);
     Atomics.store(new Int32Array(this.ceiling), index, 0);
-    const told = [this.apps?.unlink(index, dead), this.events.workerDied(index, dead, error, again)];
+    const estate = this.moves.died(index);
+    const told = [this.apps?.unlink(index, estate), this.events.workerDied(index, estate, error, again)];
     this.pool.dropAll(index);
-    await Promise.all(told);
+    const before = this.told[index];
+    this.told[index] = Promise.all(told).then(() => this.moves.bury(estate));
+    await before;
   }
 
-  private workerReplaced(index: number): void {
+  private async workerReplaced(index: number): Promise<void> {
     this.apps?.relink(index, (party) => this.connect(index, party));
-    this.events.workerReplaced(index);
+    await this.events.workerReplaced(index);
+    this.moves.replaced(index);
   }
 }

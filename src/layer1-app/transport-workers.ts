@@ -160,9 +160,9 @@ export class TransportWorkers {
     if (this.stopping) return;
     this.earlyDeaths[index] = soon ? (this.earlyDeaths[index] as number) + 1 : 0;
     const again = (this.earlyDeaths[index] as number) < soonDeaths;
-    const told = this.events.died(index, error, again);
+    const mayStart = this.events.died(index, error, again);
     if (!again) return;
-    void told.then(() => this.replace(index));
+    void mayStart.then(() => this.replace(index));
   }
 
   private replace(index: number): void {

@@ -48,8 +48,8 @@ export type ToWorker =
   | { readonly type: "finish"; readonly listener: number }
   | { readonly type: "endpoint"; readonly listener: number; readonly party: number }
   | { readonly type: "connect"; readonly request: ConnectRequest }
-  /** Shards of a worker that has died, or given them up, are this one's now. */
-  | { readonly type: "adopt"; readonly shards: readonly number[] }
+  /** Shards of a worker that has died, or given them up, are this one's now. `untold`: see `NodeTable.adopt`. */
+  | { readonly type: "adopt"; readonly shards: readonly number[]; readonly untold: number }
   /** The apps know of the end of all connections in these shards whose records have the tag. */
   | { readonly type: "bury"; readonly shards: readonly number[]; readonly tag: number }
   /** Gives up those of these shards that nobody uses: the answer is which. */

@@ -31,7 +31,7 @@ const alarms = new AlarmGate<"backlog" | "frames" | "udp-overflow">((open, code,
 );
 
 const table = new NodeTable(start.nodes, start.tag);
-for (const shard of start.shards) table.adopt(shard);
+adopt(start.shards, 0);
 
 const context: DispatcherContext = {
   index: start.index,
@@ -143,7 +143,7 @@ function obey(message: ToWorker): void {
       else transport.connect(message.request);
       return;
     case "adopt":
-      adopt(message.shards);
+      adopt(message.shards, message.untold);
       return;
     case "bury":
       for (const shard of message.shards) table.bury(shard, message.tag);
@@ -167,10 +167,10 @@ function obey(message: ToWorker): void {
 }
 
 /** Each is served as soon as it has been gone over, whatever the others take. */
-function adopt(shards: readonly number[]): void {
+function adopt(shards: readonly number[], untold: number): void {
   const owners = new Int32Array(start.owners);
   for (const shard of shards) {
-    table.adopt(shard);
+    table.adopt(shard, untold);
     Atomics.store(owners, shard, start.index + 1);
   }
 }

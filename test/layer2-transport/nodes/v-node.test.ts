@@ -233,7 +233,7 @@ describe("slots", () => {
     expect([table.allocate(0), table.allocate(0), table.allocate(0)].sort()).toEqual([-1, 0, 1]);
   });
 
-  test("of a dead owner stay until they are buried; the old numbers are stale then, and new ones never hit them", () => {
+  test("of a dead owner stay until they are buried; new numbers never hit them", () => {
     const memory = createNodes(4);
     const dead = tableOf(4, [1, 2], memory);
     const numbers = [openIn(dead, 1), openIn(dead, 1), openIn(dead, 2)].map((it) => number(dead, it));
