@@ -143,7 +143,8 @@ export class StackCore {
 
   /** Throws away what waits to be sent; the events' side hears of each container. */
   dropQueued(tcb: Tcb): void {
-    const { events } = this.context;
+    const { events, admission } = this.context;
+    admission.account.queued -= tcb.queue.bytes;
     for (let left = tcb.queue.takeAny(); left; left = tcb.queue.takeAny()) events.sent(tcb, left, false);
   }
 

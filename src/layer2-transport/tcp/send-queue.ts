@@ -59,7 +59,9 @@ export class SendQueue {
   takeAny(): Container | undefined {
     const container = this.containers[this.front];
     if (container === undefined) return undefined;
-    this.bytes = this.end - Math.max(this.ackedTo, (this.starts[this.front] as number) + container.length);
+    // What is thrown away is done with: the queue may serve another connection next.
+    this.ackedTo = Math.max(this.ackedTo, (this.starts[this.front] as number) + container.length);
+    this.bytes = this.end - this.ackedTo;
     return this.takeFirst(container);
   }
 
