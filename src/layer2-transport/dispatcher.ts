@@ -308,7 +308,8 @@ export class Dispatcher implements TransportEvents {
 
   /** All is with the transport: if it puts an end behind what it has, it can be told of one. */
   handedOver(connection: Connection): void {
-    if (this.transport.endsInOrder ? connection.isHandedOver : connection.completed === connection.submitted)
+    const follows = this.transport.endsInOrder === true && connection.isStream;
+    if (follows ? connection.isHandedOver : connection.completed === connection.submitted)
       this.allSent(connection);
   }
 

@@ -84,7 +84,7 @@ async function createTransport(): Promise<Transport> {
     const random = (): number => randomBytes(4).readInt32LE();
     const guard = new TcpGuard({ ...start.guard, counters, random, report });
     const link = start.rawLink;
-    const serveLocal = (): void => {};
+    const serveLocal = (): void => void localApp.serve();
     return createRawTransport({
       link,
       events: dispatcher,

@@ -223,13 +223,13 @@ describe("a worker that dies", () => {
     const sockfd = bench.table.numberAt(bench.table.baseOf(told[1] as number));
     const flushed = bench.endpoint.verbs.flushed(sockfd);
     const info = expectCode("EWORKER", () => bench.endpoint.verbs.info(sockfd));
-    await bench.endpoint.removeLink(0, [4, 6]);
+    await bench.endpoint.removeLink(0, { shards: [4, 6], tag: 0 });
     await flushed;
     await info;
     expect(ends.map((reason) => reason.code)).toEqual(["end", "worker", "worker"]);
     expect(ends[1]?.error?.code).toBe("EWORKER");
     expect(bench.endpoint.connectionCount()).toBe(1);
-    await bench.endpoint.removeLink(0, [4, 6]);
+    await bench.endpoint.removeLink(0, { shards: [4, 6], tag: 0 });
     expect(ends.length).toBe(3);
   });
 
