@@ -6,15 +6,15 @@
  * its first byte. Segments that nobody expected make `expectNothing` fail, which `close` calls too.
  */
 import { expect } from "vitest";
-import { Container } from "../../src/layer2-transport/container.ts";
+import { Containers } from "../../src/layer2-transport/container.ts";
 import { Counters, type WorkerCounter, workerCounterNames } from "../../src/layer2-transport/counters.ts";
-import { createPool, smallFrameBytes } from "../../src/layer2-transport/link.ts";
+import { smallFrameBytes } from "../../src/layer2-transport/link.ts";
 import { Carrier } from "../../src/layer2-transport/nodes/carrier.ts";
 import { FlowIndex } from "../../src/layer2-transport/nodes/flow-index.ts";
 import { NodeTable } from "../../src/layer2-transport/nodes/node-table.ts";
 import { TimingWheel } from "../../src/layer2-transport/nodes/timing-wheel.ts";
 import { createNodes, node, nodeState, shards } from "../../src/layer2-transport/nodes/v-node.ts";
-import { CheckedPool } from "../../src/layer2-transport/simulation/checked-pool.ts";
+import { CheckedPool, returnPool, takePool } from "../../src/layer2-transport/simulation/checked-pool.ts";
 import { AcceptAll, type Admission } from "../../src/layer2-transport/tcp/admission.ts";
 import type { TcpEvents } from "../../src/layer2-transport/tcp/context.ts";
 import { defaultTcpOptions, type TcpOptions } from "../../src/layer2-transport/tcp/options.ts";
@@ -115,6 +115,7 @@ export function pattern(from: number, length: number): string {
 
 export class TcpScript {
   readonly pool: CheckedPool;
+  readonly containers: Containers;
   readonly nodes = new NodeTable(createNodes(64));
   readonly wheel: TimingWheel;
   readonly index: FlowIndex;
@@ -137,13 +138,14 @@ export class TcpScript {
   private readonly segment = new Segment();
 
   constructor(settings: ScriptSettings = {}) {
-    const { seed = 1, mtu = 1500, version6 = false, smallFrames = 1024, startUs = 5e6 } = settings;
+    const { seed = 1, mtu = 1500, version6 = false, smallFrames = 512, startUs = 5e6 } = settings;
     const random = new RandomStream(new SeedMixer(BigInt(seed)));
     const source = { word: () => random.next() | 0 };
     this.version6 = version6;
     this.nowUs = startUs;
     this.admission = settings.admission ?? new AcceptAll();
-    this.pool = new CheckedPool(createPool({ partitions: 1, small: smallFrames, large: 32 }));
+    this.pool = new CheckedPool(takePool(smallFrames, 16));
+    this.containers = new Containers(this.pool);
     for (let shard = 0; shard < shards; shard += 1) this.nodes.adopt(shard);
     this.wheel = new TimingWheel(this.nodes, Math.floor(startUs / 1000) | 0);
     this.index = new FlowIndex(this.nodes);
@@ -322,11 +324,12 @@ export class TcpScript {
     this.flush();
   }
 
-  /** Nothing unexpected was sent, nothing is wrong. */
+  /** Nothing unexpected was sent, nothing is wrong. The script cannot be used any more. */
   close(): void {
     this.expectNothing();
     expect(this.stack.checkInvariants()).toEqual([]);
     expect(this.pool.faults).toEqual([]);
+    returnPool(this.pool.buffer);
   }
 
   private reserve(): number {
@@ -495,7 +498,7 @@ export class Flow {
     pool.hold(frame, pool.partition);
     pool.write(frame, 0, bytes);
     stack.turn(nowUs);
-    stack.send(this.tcb, new Container(pool, frame, 0, bytes.length));
+    stack.send(this.tcb, this.script.containers.take(frame, 0, bytes.length));
     this.script.flush();
   }
 

@@ -18,15 +18,21 @@ export class Challenge {
 
   /** Says what we expect, if the connection has not said it too often lately. */
   send(tcb: Tcb): void {
+    if (!this.allows(tcb)) return;
+    tcb.ackNow = true;
+    this.core.markDirty(tcb);
+  }
+
+  /** Takes one from the allowance. False: there is none left just now. */
+  allows(tcb: Tcb): boolean {
     const { core } = this;
     const next = chargeChallenge(tcb.challenge, core.timeMs, core.context.random.word());
     if (next < 0) {
       core.context.counters.add("layer2.tcp.drop.challenge-limit");
-      return;
+      return false;
     }
     tcb.challenge = next;
-    tcb.ackNow = true;
-    core.markDirty(tcb);
     core.context.counters.add("layer2.tcp.challenge-acks");
+    return true;
   }
 }

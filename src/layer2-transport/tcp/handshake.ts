@@ -8,6 +8,7 @@
 import type { ErrorCode } from "../../layer1-app/errors.ts";
 import { node, nodeState } from "../nodes/v-node.ts";
 import { strangeKind, synVerdict } from "./admission.ts";
+import type { Challenge } from "./challenge.ts";
 import type { Closing } from "./closing.ts";
 import type { StackCore } from "./core.ts";
 import type { Finder } from "./finder.ts";
@@ -35,6 +36,7 @@ export interface HandshakeParts {
   readonly replies: Replies;
   readonly closing: Closing;
   readonly sequence: InitialSequence;
+  readonly challenge: Challenge;
 }
 
 export class Handshake {
@@ -45,6 +47,7 @@ export class Handshake {
   private readonly replies: Replies;
   private readonly closing: Closing;
   private readonly sequence: InitialSequence;
+  private readonly challenge: Challenge;
   private readonly syn: SynOptions = {
     mss: 0,
     scale: -1,
@@ -63,6 +66,7 @@ export class Handshake {
     this.replies = parts.replies;
     this.closing = parts.closing;
     this.sequence = parts.sequence;
+    this.challenge = parts.challenge;
   }
 
   /** Our SYN, or SYN-ACK, the first time or again. False: no room just now. */
@@ -260,13 +264,18 @@ export class Handshake {
     const { segment, context } = core;
     if ((segment.flags & flag.rst) !== 0) {
       if (segment.seq === tcb.receiveNext) core.finish(tcb, "reset", "ECONNREFUSED");
+      else if (this.isInWindow(tcb)) this.answer(tcb);
       return false;
     }
     if ((segment.flags & flag.syn) !== 0) {
       // The same SYN again: our answer was lost. Another one: its sender starts anew (RFC 9293 3.10.7.4).
       if (segment.seq === tcb.irs && (segment.flags & flag.ack) === 0) this.sendSyn(tcb);
       else if (segment.seq === tcb.irs && tcb.isClient && this.acksOurSyn(tcb)) this.established(tcb);
-      else this.output.sendAck(tcb);
+      else this.answer(tcb);
+      return false;
+    }
+    if (!this.isInWindow(tcb)) {
+      this.answer(tcb);
       return false;
     }
     if ((segment.flags & flag.ack) === 0) return false;
@@ -278,6 +287,18 @@ export class Handshake {
     if (tcb.timestamps && segment.hasTimestamp && ((segment.tsValue - tcb.tsRecent) | 0) < 0) return false;
     this.established(tcb);
     return tcb.state === tcpState.established;
+  }
+
+  /** RFC 9293 3.10.7.4, first check. */
+  private isInWindow(tcb: Tcb): boolean {
+    const { segment } = this.core;
+    const start = (segment.seq - tcb.receiveNext) | 0;
+    return start >= 0 && start <= ((tcb.receiveEdge - tcb.receiveNext) | 0);
+  }
+
+  /** A challenge ACK (RFC 5961). */
+  private answer(tcb: Tcb): void {
+    if (this.challenge.allows(tcb)) this.output.sendAck(tcb);
   }
 
   private acksOurSyn(tcb: Tcb): boolean {

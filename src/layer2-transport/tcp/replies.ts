@@ -12,6 +12,7 @@ import { headerRoom, type PacketWriter } from "./packet-writer.ts";
 import { scaleFor } from "./rest.ts";
 import {
   CookieTerms,
+  cookieLifeUs,
   cookieMss,
   cookieTimestamp,
   readCookieTimestamp,
@@ -40,6 +41,8 @@ export class Replies {
     tsEcho: 0,
     fastOpen: undefined,
   };
+
+  private cookieSentUs = Number.NEGATIVE_INFINITY;
 
   constructor(core: StackCore, finder: Finder, writer: PacketWriter, cookies: SynCookies) {
     this.core = core;
@@ -96,11 +99,14 @@ export class Replies {
     const window = Math.min(windowMax, options.recvBuffer);
     writeHeader(bytes, tcpAt, destinationPort, sourcePort, iss, ack, flags, window, 20 + length);
     if (writer.post(0, 0, options.ttl, options.dscp << 2)) context.counters.add("layer2.tcp.cookies-sent");
+    this.cookieSentUs = nowUs;
   }
 
   /** The MSS that the cookie in the ACK at hand remembers; 0: it is none of ours. */
   checkCookie(): number {
     const { segment, nowUs } = this.core;
+    // While none is out none can come back: guesses are not even looked at.
+    if (nowUs - this.cookieSentUs > cookieLifeUs) return 0;
     const iss = (segment.ack - 1) | 0;
     const found = this.cookies.check(this.tuple(), 0, (segment.seq - 1) | 0, iss, nowUs);
     return found < 0 ? 0 : (cookieMss[found] as number);

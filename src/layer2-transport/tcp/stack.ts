@@ -67,8 +67,8 @@ export class TcpStack {
     this.replies = new Replies(core, this.finder, this.output.writer, new SynCookies(key()));
     const { output, rest, finder, replies, closing } = this;
     const sequence = new InitialSequence(key());
-    this.handshake = new Handshake({ core, output, rest, finder, replies, closing, sequence });
     const challenge = new Challenge(core);
+    this.handshake = new Handshake({ core, output, rest, finder, replies, closing, sequence, challenge });
     this.receiver = new Receiver(core, new Acknowledger(core, challenge), challenge);
     this.timers = new Timers(core, output, rest, this.handshake, closing);
     this.connecting = new Connecting(core, this.clients, this.handshake, sequence, key());
@@ -206,6 +206,9 @@ export class TcpStack {
         this.receiver.receive(tcb, words, at);
         return;
       }
+    } else if (listener !== undefined && (flags & flag.ack) === 0) {
+      // RFC 9293 3.10.7.2: neither a plain SYN nor an acknowledgement of anything: a listener says nothing to that.
+      counters.add("layer2.drop.no-connection");
     } else {
       const isReset = (flags & flag.rst) !== 0;
       const kind = isReset ? strangeKind.rst : strangeKind.ack;

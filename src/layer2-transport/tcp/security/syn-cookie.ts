@@ -19,6 +19,8 @@ export const cookieMss: readonly number[] = [536, 1220, 1360, 1400, 1440, 1460, 
 const stepUs = 64e6;
 /** Steps of the clock that a cookie is good for. */
 const goodSteps = 2;
+/** No cookie is good for longer. */
+export const cookieLifeUs = goodSteps * stepUs;
 
 function classOf(mss: number): number {
   let found = 0;

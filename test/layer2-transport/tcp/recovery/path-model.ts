@@ -3,7 +3,11 @@
  * queue, marks), fixed delay, loss and reordering by script or by seed, and receivers that acknowledge as RFC 5681,
  * 2018, 2883 and 7323 have it. No packets: a segment is a pair of numbers.
  */
-import { AckFacts, LossRecovery, type RecoveryTerms } from "../../../../src/layer2-transport/tcp/recovery/recovery.ts";
+import {
+  AckFacts,
+  LossRecovery,
+  type RecoveryTerms,
+} from "../../../../src/layer2-transport/tcp/recovery/recovery.ts";
 
 export const mss = 1448;
 
