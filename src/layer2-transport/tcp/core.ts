@@ -80,6 +80,14 @@ export class StackCore {
     return this.records[index];
   }
 
+  /** TCP has nothing more to do with the number, although an app may. */
+  isOver(base: number): boolean {
+    return (
+      this.words[base + node.active] === 0 &&
+      ((this.words[base + node.tcp] as number) & 15) === tcpState.closed
+    );
+  }
+
   /** A fresh record for a v-node that has none. */
   activate(sockfd24: number, base: number): Tcb {
     let tcb = this.spare.pop();
@@ -95,9 +103,12 @@ export class StackCore {
 
   /** Gives a record back; its v-node is at rest, or free. */
   deactivate(tcb: Tcb): void {
-    this.words[tcb.base + node.active] = 0;
+    // At the end of a connection its number may be another's by now.
+    if (this.words[tcb.base + node.active] === tcb.index) this.words[tcb.base + node.active] = 0;
     this.activeCount -= 1;
-    this.context.admission.account.records -= recordBytes;
+    const { account } = this.context.admission;
+    account.records -= recordBytes;
+    account.received -= tcb.unread.bytes + tcb.reassembly.bytes;
     tcb.reset();
     this.records[tcb.index] = undefined;
     if (this.spare.length < spareRecords) this.spare.push(tcb);
@@ -170,11 +181,14 @@ export class StackCore {
     const { sockfd24, base } = tcb;
     if (tcb.halfOpen) this.leaveHalfOpen(tcb);
     tcb.state = tcpState.closed;
-    // First of all: whoever hears of the end may free the number at once.
+    // First of all: whoever hears of the end may free the number at once, and it may be given out again.
     this.forget(sockfd24, base, tcb.openId);
+    this.words[base + node.active] = 0;
+    const generation = this.words[base + node.generation];
     this.tellEnded(tcb, code, error);
     this.deactivate(tcb);
-    if (this.words[base + node.state] === nodeState.transport) this.context.nodes.release(sockfd24);
+    const isSame = this.words[base + node.generation] === generation;
+    if (isSame && this.words[base + node.state] === nodeState.transport) this.context.nodes.release(sockfd24);
   }
 
   /** Takes a connection out of every table but the v-nodes'. */

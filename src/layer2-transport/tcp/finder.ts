@@ -124,7 +124,8 @@ export class Finder {
   isHere(sockfd24: number): boolean {
     const { words, context } = this.core;
     if (!context.nodes.isOurs(sockfd24)) return false;
-    return matches(words, context.nodes.baseOf(sockfd24), this.ends, 0, this.wordCount, this.ports);
+    const base = context.nodes.baseOf(sockfd24);
+    return matches(words, base, this.ends, 0, this.wordCount, this.ports) && !this.core.isOver(base);
   }
 }
 

@@ -330,7 +330,7 @@ export class TcpStack {
     const { core } = this;
     if (!core.context.nodes.owns(sockfd24 >>> 20)) return undefined;
     const base = core.context.nodes.baseOf(sockfd24);
-    if (core.words[base + node.state] !== nodeState.open) return undefined;
+    if (core.words[base + node.state] !== nodeState.open || core.isOver(base)) return undefined;
     return this.rest.wake(sockfd24, base);
   }
 
