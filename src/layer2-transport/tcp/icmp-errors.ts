@@ -85,7 +85,7 @@ export class IcmpErrors {
     core.context.counters.add("layer2.tcp.path-mtu-changes");
     tcb.peerMss = Math.min(tcb.peerMss, mss + (tcb.timestamps ? 12 : 0));
     tcb.mss = mss;
-    tcb.recovery.setMss(mss);
+    tcb.recovery.pathShrank(mss, core.nowUs);
     core.markDirty(tcb);
   }
 }

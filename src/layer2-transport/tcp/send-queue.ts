@@ -9,16 +9,21 @@
 import type { Container } from "../container.ts";
 import { type FramePool, smallFrameBytes } from "../link.ts";
 
-const firstCapacity = 4;
+/** Containers looked at one after the other before the search is by halves. */
+const nearSteps = 4;
+/** Places that an empty queue keeps. */
+const keptPlaces = 64;
 const compactAfter = 32;
 
 export class SendQueue {
   /** Bytes from `sendUna` on, sent or not. */
   bytes = 0;
-  private containers: Container[] = [];
+  private containers: (Container | undefined)[] = [];
   /** Stream position of each container's first byte; positions count from the connection's first byte, as doubles. */
   private starts: number[] = [];
   private front = 0;
+  /** Behind the last one; the arrays keep their room. */
+  private count = 0;
   /** Stream position of the first byte not acknowledged, and of the end. */
   private ackedTo = 0;
   private end = 0;
@@ -31,12 +36,13 @@ export class SendQueue {
 
   /** Containers that wait. */
   get pieces(): number {
-    return this.containers.length - this.front;
+    return this.count - this.front;
   }
 
   push(container: Container): void {
-    this.containers.push(container);
-    this.starts.push(this.end);
+    this.containers[this.count] = container;
+    this.starts[this.count] = this.end;
+    this.count += 1;
     this.end += container.length;
     this.bytes += container.length;
   }
@@ -49,8 +55,8 @@ export class SendQueue {
 
   /** A container whose bytes are all acknowledged, in order; undefined when there is none (or none any more). */
   takeDone(): Container | undefined {
-    const container = this.containers[this.front];
-    if (container === undefined) return undefined;
+    if (this.front === this.count) return undefined;
+    const container = this.containers[this.front] as Container;
     if ((this.starts[this.front] as number) + container.length > this.ackedTo) return undefined;
     return this.takeFirst(container);
   }
@@ -68,7 +74,7 @@ export class SendQueue {
   /** The container that holds all of these bytes from its first to its last, if there is one: nothing to copy. */
   whole(offset: number, length: number): Container | undefined {
     const at = this.find(this.ackedTo + offset);
-    const container = this.containers[at];
+    const container = at < this.count ? this.containers[at] : undefined;
     if (container === undefined || container.length !== length) return undefined;
     return this.starts[at] === this.ackedTo + offset ? container : undefined;
   }
@@ -93,16 +99,21 @@ export class SendQueue {
   }
 
   private takeFirst(container: Container): Container {
-    this.containers[this.front] = undefined as unknown as Container;
+    this.containers[this.front] = undefined;
     this.front += 1;
-    if (this.front === this.containers.length) {
-      this.containers.length = 0;
-      this.starts.length = 0;
+    if (this.front === this.count) {
       this.front = 0;
-    } else if (this.front >= compactAfter && 2 * this.front >= this.containers.length) {
-      this.containers = this.containers.slice(this.front);
-      this.starts = this.starts.slice(this.front);
+      this.count = 0;
+      this.cursor = 0;
+      if (this.containers.length > keptPlaces) {
+        this.containers = [];
+        this.starts = [];
+      }
+    } else if (this.front >= compactAfter && 2 * this.front >= this.count) {
+      this.containers = this.containers.slice(this.front, this.count);
+      this.starts = this.starts.slice(this.front, this.count);
       this.cursor = Math.max(0, this.cursor - this.front);
+      this.count -= this.front;
       this.front = 0;
     }
     return container;
@@ -110,17 +121,17 @@ export class SendQueue {
 
   /** The index of the container that has this stream position: the last that starts at or before it. */
   private find(position: number): number {
-    const { starts } = this;
+    const { starts, count } = this;
     let at = this.cursor;
-    const near = at >= this.front && at < starts.length && (starts[at] as number) <= position;
+    const near = at >= this.front && at < count && (starts[at] as number) <= position;
     if (near) {
-      for (let steps = 0; steps < firstCapacity; steps += 1) {
-        if (at + 1 >= starts.length || (starts[at + 1] as number) > position) return at;
+      for (let steps = 0; steps < nearSteps; steps += 1) {
+        if (at + 1 >= count || (starts[at + 1] as number) > position) return at;
         at += 1;
       }
     }
     let low = this.front;
-    let high = starts.length - 1;
+    let high = count - 1;
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
       if ((starts[middle] as number) <= position) low = middle;

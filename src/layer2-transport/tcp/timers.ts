@@ -13,6 +13,11 @@ import type { Output } from "./output.ts";
 import type { Rest } from "./rest.ts";
 import { never, type Tcb, tcpState } from "./tcb.ts";
 
+/** Timeouts in a row after which the path is suspected of swallowing long packets. */
+const blackholeBackoffs = 3;
+/** Linux: tcp_base_mss. */
+const searchMss = 1024;
+
 export class Timers {
   readonly expire: (sockfd24: number) => void;
   private readonly core: StackCore;
@@ -81,12 +86,27 @@ export class Timers {
     if (this.isDead(tcb)) return true;
     if (what === "retransmit") {
       core.context.counters.add("layer2.tcp.timeouts");
+      this.suspectPath(tcb);
       return false;
     }
     const before = tcb.sendNext;
     this.output.sendNew(tcb);
     if (tcb.sendNext === before) this.output.probe(tcb);
     return false;
+  }
+
+  /**
+   * Full segments that time out again and again may be too long for the path without anybody saying so (RFC 8899 1.1,
+   * RFC 4821 7.7): they become as short as Linux's search begins with.
+   */
+  private suspectPath(tcb: Tcb): void {
+    if (tcb.recovery.backoffs !== blackholeBackoffs || tcb.mss <= searchMss) return;
+    const out = (tcb.sendNext - tcb.sendUna) | 0;
+    if (out < tcb.mss) return;
+    tcb.peerMss = Math.min(tcb.peerMss, searchMss);
+    tcb.mss = searchMss;
+    tcb.recovery.setMss(searchMss);
+    this.core.context.counters.add("layer2.tcp.path-mtu-changes");
   }
 
   /** Whether what is out has been without an answer for too long; ends the connection then. */

@@ -80,6 +80,13 @@ export class LossRecovery extends RecoveryPhases {
     if (this.cwnd < mss) this.cwnd = mss;
   }
 
+  /** A router says that what is out was too long: all of it goes out again, which is no sign of congestion. */
+  pathShrank(mss: number, nowUs: number): void {
+    this.setMss(mss);
+    this.runs.timeOut(Infinity);
+    this.armTimers(nowUs);
+  }
+
   /** Back to the pool: forgets all runs. */
   drop(): void {
     this.runs.clear();
