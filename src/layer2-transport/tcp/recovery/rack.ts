@@ -26,6 +26,9 @@ export class Rack {
   /** D-SACKs before this number arrives count as one. */
   private duplicateRoundEnd = 0;
   private hasDuplicateRound = false;
+  /** After a reduction was taken back: below this number retransmissions cannot be told from originals. */
+  private doubtEnd = 0;
+  private hasDoubt = false;
 
   begin(): void {
     this.xmitUs = -1;
@@ -35,6 +38,17 @@ export class Rack {
     this.widen = 1;
     this.widenedFor = 0;
     this.hasDuplicateRound = false;
+    this.hasDoubt = false;
+  }
+
+  /**
+   * Retransmissions have overtaken what they were for: their times say nothing about the originals, which go on
+   * arriving. The next delivery is the first to count, and what was sent twice below `nxt` does not count at all.
+   */
+  forget(nxt: number): void {
+    this.xmitUs = -1;
+    this.doubtEnd = nxt;
+    this.hasDoubt = true;
   }
 
   /** Steps 1 to 3: takes in what an ACK delivered. */
@@ -44,7 +58,12 @@ export class Rack {
     if (rackSentUs < 0) return;
     const rttUs = receivedUs - rackSentUs;
     // Sooner than any round trip: it was the original that arrived.
-    if (delivery.rackResent && rttUs < minRttUs) return;
+    if (delivery.rackResent) {
+      if (rttUs < minRttUs) return;
+      if (this.hasDoubt && ((delivery.rackEndSeq - this.doubtEnd) | 0) <= 0) return;
+    } else if (this.hasDoubt && ((delivery.rackEndSeq - this.doubtEnd) | 0) > 0) {
+      this.hasDoubt = false;
+    }
     if (
       rackSentUs > this.xmitUs ||
       (rackSentUs === this.xmitUs && ((delivery.rackEndSeq - this.endSeq) | 0) > 0)

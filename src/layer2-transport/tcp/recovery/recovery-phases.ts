@@ -116,6 +116,15 @@ export class RecoveryPhases implements WindowState {
     return this.rack.reorderSeen;
   }
 
+  /** Runs on the scoreboard, and the steps over them that the last ACK's SACK blocks took: both are bounded. */
+  get runCount(): number {
+    return this.runs.count;
+  }
+
+  get sackSteps(): number {
+    return this.runs.steps;
+  }
+
   get sackedBytes(): number {
     return this.runs.sackedBytes;
   }
@@ -228,6 +237,7 @@ export class RecoveryPhases implements WindowState {
     undo.close();
     this.undos += 1;
     this.runs.unmarkLost();
+    this.rack.forget(this.runs.nxt);
     this.duplicateAcks = 0;
     this.duplicateBytes = 0;
     this.phase = open;

@@ -125,7 +125,8 @@ export class SentRuns {
   /** The clock that the present ACK echoes; -1: none. */
   echoClock = -1;
   readonly delivery = new Delivery();
-  private steps = 0;
+  /** Steps over runs that the SACK blocks of the present ACK took. */
+  steps = 0;
   /** Pairs of edges taken in lately; (0, 0) is none, since no block is empty. */
   private readonly known = new Int32Array(8);
   private nextKnown = 0;
