@@ -148,8 +148,8 @@ export class StackCore {
 
   arm(tcb: Tcb): void {
     const atUs = this.deadlineOf(tcb);
-    if (atUs === never) this.context.wheel.cancel(tcb.sockfd24);
-    else this.context.wheel.arm(tcb.sockfd24, Math.ceil(atUs / 1000) | 0);
+    // What is armed already and not needed any more is let pass: see `Timers`.
+    if (atUs !== never) this.context.wheel.arm(tcb.sockfd24, Math.ceil(atUs / 1000) | 0);
   }
 
   /** Throws away what waits to be sent; the events' side hears of each container. */

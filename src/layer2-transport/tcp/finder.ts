@@ -27,10 +27,21 @@ export class Finder {
   private readonly core: StackCore;
   private readonly clients: ClientIndex;
   private labelMisses = 0;
+  private readonly labelPlace: number;
+  private readonly timestampPlace: number;
+  private readonly clientPlace: number;
+  private readonly hashPlace: number;
+  private readonly mismatchPlace: number;
 
   constructor(core: StackCore, clients: ClientIndex) {
     this.core = core;
     this.clients = clients;
+    const { counters } = core.context;
+    this.labelPlace = counters.placeOf("layer2.find.label");
+    this.timestampPlace = counters.placeOf("layer2.find.timestamp");
+    this.clientPlace = counters.placeOf("layer2.find.client");
+    this.hashPlace = counters.placeOf("layer2.find.hash");
+    this.mismatchPlace = counters.placeOf("layer2.find.mismatch");
   }
 
   /** Reads the packet's ends. */
@@ -63,11 +74,11 @@ export class Finder {
       const sockfd24 = slot < 0 ? -1 : ((this.hash >>> 28) << 20) | slot;
       if (sockfd24 >= 0 && this.isHere(sockfd24)) {
         this.labelMisses = 0;
-        counters.add("layer2.find.label");
+        counters.addAt(this.labelPlace, 1);
         return sockfd24;
       }
       this.labelMisses += 1;
-      counters.add("layer2.find.mismatch");
+      counters.addAt(this.mismatchPlace, 1);
     } else if (this.label !== 0) {
       // A peer that reflects may come at any time.
       this.labelMisses = (this.labelMisses + 1) & 1023;
@@ -76,18 +87,18 @@ export class Finder {
     if (segment.hasTimestamp && (segment.flags & flag.ack) !== 0) {
       const sockfd24 = carrier.sockfdOfWireId(segment.tsEcho & 0xffffff);
       if (sockfd24 >= 0 && this.isHere(sockfd24)) {
-        counters.add("layer2.find.timestamp");
+        counters.addAt(this.timestampPlace, 1);
         return sockfd24;
       }
-      counters.add("layer2.find.mismatch");
+      counters.addAt(this.mismatchPlace, 1);
     }
     const client = this.clients.find(this.ends, 4, this.wordCount, this.ports & 0xffff);
     if (client >= 0 && this.isHere(client)) {
-      counters.add("layer2.find.client");
+      counters.addAt(this.clientPlace, 1);
       return client;
     }
     const found = index.find(this.hash, this.ends, 0, this.wordCount, this.ports);
-    if (found >= 0) counters.add("layer2.find.hash");
+    if (found >= 0) counters.addAt(this.hashPlace, 1);
     return found;
   }
 

@@ -27,10 +27,12 @@ export class Output {
   readonly writer: PacketWriter;
   private readonly core: StackCore;
   private readonly blocks = new Int32Array(8);
+  private readonly pureAcksPlace: number;
 
   constructor(core: StackCore) {
     this.core = core;
     this.writer = new PacketWriter(core.context.pool, core.context.output);
+    this.pureAcksPlace = core.context.counters.placeOf("layer2.tcp.pure-acks");
   }
 
   /** Sends what may be sent now. False: no frame or no place in the ring was left; call again. */
@@ -217,7 +219,7 @@ export class Output {
     this.writeTcp(tcb, seq, flags, blocks, headerBytes);
     if (!this.post(tcb, 0, 0)) return false;
     this.acknowledged(tcb);
-    this.core.context.counters.add("layer2.tcp.pure-acks");
+    this.core.context.counters.addAt(this.pureAcksPlace, 1);
     return true;
   }
 

@@ -179,8 +179,9 @@ export class TcpStack {
       const atUs = core.deadlineOf(tcb);
       const { sockfd24 } = tcb;
       rest.rest(tcb);
-      if (atUs === never) core.context.wheel.cancel(sockfd24);
-      else core.context.wheel.arm(sockfd24, Math.ceil(atUs / 1000) | 0);
+      // An entry that is armed already stays: to take it out costs its neighbours' memory, to let it pass costs nothing
+      // that lasts.
+      if (atUs !== never) core.context.wheel.arm(sockfd24, Math.ceil(atUs / 1000) | 0);
     } else {
       core.arm(tcb);
     }

@@ -46,7 +46,10 @@ export class Timers {
     const state = (core.words[base + node.tcp] as number) & 15;
     if (state === tcpState.timeWait || state === tcpState.closed) this.closing.expire(sockfd24, base);
     else if (state === tcpState.finWait2) this.finWait2(sockfd24, base);
-    else this.run(this.rest.wake(sockfd24, base));
+    // What else can be due of a connection at rest? Most entries here are left over from when it was not.
+    else if (core.optionsOf(sockfd24, core.words[base + node.open] as number).keepalive) {
+      this.run(this.rest.wake(sockfd24, base));
+    }
   }
 
   /** The peer had long enough for its FIN. */
