@@ -208,6 +208,7 @@ export class TcpScript {
       timeoutMs,
       owner: flow,
     };
+    this.stack.setTerms(clientId, target.options);
     this.stack.turn(this.nowUs);
     flow.sockfd24 = this.stack.connect(target);
     expect(flow.sockfd24).toBeGreaterThanOrEqual(0);
