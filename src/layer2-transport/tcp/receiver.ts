@@ -81,7 +81,7 @@ export class Receiver {
     const isReset = (segment.flags & flag.rst) !== 0;
     if (tcb.timestamps && segment.hasTimestamp && !isReset) {
       const isOld = ((segment.tsValue - tcb.tsRecent) | 0) < 0;
-      if (isOld && ((nowMs - tcb.tsRecentMs) | 0) < recentValidMs) {
+      if (isOld && (nowMs - tcb.tsRecentMs) >>> 0 < recentValidMs) {
         context.counters.add("layer2.tcp.drop.paws");
         this.answerOutOfWindow(tcb);
         return false;
@@ -158,7 +158,7 @@ export class Receiver {
     const { segment, nowMs } = this.core;
     if (!tcb.timestamps || !segment.hasTimestamp) return;
     if (((segment.seq - tcb.lastAckSent) | 0) > 0) return;
-    if (((segment.tsValue - tcb.tsRecent) | 0) < 0 && ((nowMs - tcb.tsRecentMs) | 0) < recentValidMs) return;
+    if (((segment.tsValue - tcb.tsRecent) | 0) < 0 && (nowMs - tcb.tsRecentMs) >>> 0 < recentValidMs) return;
     tcb.tsRecent = segment.tsValue;
     tcb.tsRecentMs = nowMs;
   }

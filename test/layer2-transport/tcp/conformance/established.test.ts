@@ -1,4 +1,4 @@
-/** A connection that stands: PAWS, acknowledgements, windows, small segments, probes, the end (RFC 9293 3.8, RFC 7323 5). */
+/** A connection that stands: PAWS, acknowledgements, windows, small segments, probes, the end (RFC 9293 3.8). */
 import { describe, expect, test } from "vitest";
 import { pattern } from "../../../support/tcp-script.ts";
 import { accepted, connected, reach } from "./states.ts";
@@ -37,7 +37,7 @@ describe("PAWS (RFC 7323 5)", () => {
     script.close();
   });
 
-  test.each([25, 40, 60])("after %d days of silence any timestamp is good", (days) => {
+  test.each([25, 40])("after %d days of silence any timestamp is good", (days) => {
     const { script, flow } = accepted({}, { ts: 1000 });
     script.run(days * dayMs * 1000);
     flow.inject("PA", { seq: 1, ack: 1, data: 10, ts: 900 });
