@@ -18,6 +18,7 @@ import { checkNames, invalid, whole } from "./option-checks.ts";
 import { defaultSendlen } from "./runtime-options.ts";
 import { checkSendBuffer, checkTcpSettings, hostTcpOptions, tcpSettingNames } from "./tcp-options.ts";
 import type { ConnectOptions, FramingFunction, Handlers, ListenOptions } from "./types.ts";
+import { checkUdpSettings, isUdpName, udpOnlyNames } from "./udp-options.ts";
 
 /** `opens` in the runtime's own words. */
 export interface Opening {
@@ -71,6 +72,7 @@ export function checkOpenOptions(options: ListenOptions | ConnectOptions, ground
     ...serverNames,
     ...clientNames,
     ...tcpSettingNames,
+    ...udpOnlyNames,
   ]);
   const protocol = options.protocol;
   if (!protocols.includes(protocol)) throw invalid("opens", "protocol", protocol, '"tcp", "udp" or "icmp"');
@@ -111,7 +113,10 @@ function checkRules(
   ground: OpenGround,
 ): ConnectionRules {
   const given = options as unknown as Record<string, unknown>;
-  const strange = protocol === "tcp" ? undefined : tcpSettingNames.find((name) => given[name] !== undefined);
+  const strange =
+    protocol === "tcp"
+      ? undefined
+      : tcpSettingNames.find((name) => given[name] !== undefined && !isUdpName(name));
   if (strange) throw new ApoError("EINVAL", `opens: ${strange} is for tcp, this is ${protocol}`);
   return {
     protocol,
@@ -121,6 +126,7 @@ function checkRules(
     idleMs: whole("opens", "idleMs", options.idleMs, 60_000, 0, 2 ** 31 - 1),
     waiting: whole("opens", "waiting", options.waiting, 64, 0, 2 ** 20),
     tcp: protocol === "tcp" ? checkTcpSettings("opens", options, ground.tcp, ground.isHost) : ground.tcp,
+    udp: checkUdpSettings(options, protocol, options.to !== undefined, ground.isHost),
   };
 }
 

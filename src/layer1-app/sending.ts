@@ -134,9 +134,7 @@ export class Sending {
     const bytes = typeof payload === "string" ? Buffer.byteLength(payload) : payload.length;
     checkLength(framingKind, bytes);
     const length = headerBytes(framingKind) + bytes + (wantsLineEnd(framingKind, payload) ? 1 : 0);
-    if (table.protocolAt(base) !== "tcp" && length > longestDatagram) {
-      throw new ApoError("EMSGSIZE", `a datagram carries at most ${longestDatagram} bytes, not ${length}`);
-    }
+    if (table.protocolAt(base) !== "tcp") checkDatagram(table.words[base + node.longest] as number, length);
     this.reserve(table, base, sockfd, length);
     if (this.waiting.length === 0) {
       if (this.post(sockfd, framingKind, payload, bytes, length)) return this.link(sockfd)?.drained();
@@ -429,4 +427,18 @@ function fileUrlPath(url: URL): string {
 
 function named(error: ApoError, path: string): ApoError {
   return new ApoError(error.code, `cannot send the file ${path}: ${error.message}`, { cause: error });
+}
+
+/** Throws `EMSGSIZE`. `longest`: what the path takes of a connection whose datagrams stay whole; 0: whatever fits. */
+function checkDatagram(longest: number, length: number): void {
+  if (longest > 0 && length > longest) {
+    throw new ApoError(
+      "EMSGSIZE",
+      `the path to the peer takes datagrams of ${longest} bytes at most, not ${length}, and this connection was ` +
+        "opened with fragment: false",
+    );
+  }
+  if (length > longestDatagram) {
+    throw new ApoError("EMSGSIZE", `a datagram carries at most ${longestDatagram} bytes, not ${length}`);
+  }
 }

@@ -155,7 +155,7 @@ export interface TcpSettings {
   readonly flowLabel?: number | undefined;
   /** Differentiated services, six bits (0). */
   readonly dscp?: number | undefined;
-  /** TTL or hop limit (64). */
+  /** TTL or hop limit (64; of UDP to a multicast group 1, so that it stays on the link). */
   readonly ttl?: number | undefined;
   /** TCP Fast Open: data in the SYN (false). */
   readonly fastOpen?: boolean | undefined;
@@ -173,7 +173,23 @@ export interface TcpSettings {
   readonly timeWaitMs?: number | undefined;
 }
 
-interface CommonOptions extends Handlers, TcpSettings {
+/** A multicast group: all of its senders, or one alone (source-specific multicast, RFC 4607). */
+export type JoinSettings = string | { readonly group: string; readonly source?: string };
+
+/** The options of UDP, on raw links. `ttl` and `dscp` are among TCP's, and hold for UDP as well. */
+export interface UdpSettings {
+  /**
+   * Servers: multicast groups whose datagrams to the port are received, as `["239.1.2.3", { group, source }]`.
+   * IGMP and MLD tell the network of them; they are left when the listener closes.
+   */
+  readonly join?: readonly JoinSettings[] | undefined;
+  /** Datagrams that are too long for the path are sent in pieces (true); false: `sendto` throws `EMSGSIZE`. */
+  readonly fragment?: boolean | undefined;
+  readonly ttl?: number | undefined;
+  readonly dscp?: number | undefined;
+}
+
+interface CommonOptions extends Handlers, TcpSettings, UdpSettings {
   readonly protocol: "tcp" | "udp" | "icmp";
   /** The longest message that may be received, in bytes (65,536). */
   readonly recvlen?: number;

@@ -164,6 +164,10 @@ export class Dispatcher implements TransportEvents {
     this.receiver.datagram(connection, frame, offset, length);
   }
 
+  longestDatagram(connection: Connection, bytes: number): void {
+    this.context.table.words[connection.base + node.longest] = bytes;
+  }
+
   peerEnded(connection: Connection): void {
     this.receiver.peerEnded(connection);
   }

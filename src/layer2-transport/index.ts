@@ -100,8 +100,9 @@ export {
   toldFlag,
   VNodeTable,
 } from "./nodes/v-node.ts";
+// The options of connections, and what is told of them.
+export { defaultUdpOptions, type GroupJoin, type UdpOptions } from "./raw/udp-options.ts";
 export { StreamBuffer } from "./stream-buffer.ts";
-// The options of TCP connections, and what is told of them.
 export type { TcpInfo, TcpStateName } from "./tcp/info.ts";
 export {
   congestionControls,

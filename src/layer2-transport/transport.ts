@@ -22,6 +22,7 @@ import type { Connection } from "./connection.ts";
 import type { Container } from "./container.ts";
 import type { CloseCode } from "./descriptor.ts";
 import type { Ends, FramingKind, Protocol } from "./nodes/v-node.ts";
+import type { UdpOptions } from "./raw/udp-options.ts";
 import type { TcpInfo } from "./tcp/info.ts";
 import type { TcpOptions } from "./tcp/options.ts";
 
@@ -35,6 +36,8 @@ export interface ConnectionRules {
   readonly waiting: number;
   /** TCP alone: what else holds. */
   readonly tcp: TcpOptions;
+  /** UDP alone, on raw links: likewise. */
+  readonly udp: UdpOptions;
 }
 
 /** A listener as a worker knows it. */
@@ -149,6 +152,8 @@ export interface TransportEvents {
   receivedFrame(connection: Connection, frame: number, offset: number, length: number): void;
   /** One datagram in a pool container, which is handed over (the callee drops it, whatever happens). */
   datagram(connection: Connection, frame: number, offset: number, length: number): void;
+  /** Longer datagrams than this do not reach the peer in one piece, and are not to go in several. */
+  longestDatagram(connection: Connection, bytes: number): void;
   /** The peer will send nothing more. */
   peerEnded(connection: Connection): void;
   /** A container given to `send` is no longer needed. `taken` false: it was thrown away, and is counted as that. */

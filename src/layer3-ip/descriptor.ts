@@ -73,6 +73,11 @@ export function hashOf(words: Int32Array, at: number): number {
   return words[at + 7] as number;
 }
 
+/** What a super-packet is made of, in word 3. */
+export const gsoKind = { none: 0, udp: 1 << 18, tcp4: 2 << 18, tcp6: 3 << 18 } as const;
+/** To be sent: the packet must not go in pieces, in word 3. */
+export const wholeFlag = 1 << 24;
+
 /** Writes a descriptor for a packet to be sent; hop limit and traffic class are the link's defaults. */
 export function writeOutgoing(
   words: Int32Array,

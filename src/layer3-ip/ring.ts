@@ -57,6 +57,8 @@ export class RingProducer {
   readonly capacity: number;
   private readonly mask: number;
   private head: number;
+  /** How often something has been published: what was reserved before that may not be changed any more. */
+  publishes = 0;
   private published: number;
   private knownTail: number;
 
@@ -84,6 +86,7 @@ export class RingProducer {
   publish(): boolean {
     if (this.published === this.head) return false;
     this.published = this.head;
+    this.publishes += 1;
     Atomics.store(this.words, headWord, this.head);
     if (Atomics.load(this.words, sleepingWord) === 0) return false;
     return Atomics.exchange(this.words, sleepingWord, 0) === 1;

@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Flow, FlowKey, FlowTable } from "../../src/layer2-transport/raw/flow.ts";
+import { defaultUdpOptions } from "../../src/layer2-transport/raw/udp-options.ts";
 import { defaultTcpOptions } from "../../src/layer2-transport/tcp/options.ts";
 import type { ConnectionRules } from "../../src/layer2-transport/transport.ts";
 import { SteerHash } from "../../src/layer3-ip/steer.ts";
@@ -15,6 +16,7 @@ const rules: ConnectionRules = {
   idleMs: 0,
   waiting: 64,
   tcp: defaultTcpOptions,
+  udp: defaultUdpOptions,
 };
 
 interface Tuple {
@@ -59,8 +61,7 @@ test("the table and a map agree after every step", () => {
         const known = map.get(name);
         expect(table.find(wanted)).toBe(known);
         if (what === "add" && !known) {
-          const flow = new Flow(rules, false);
-          flow.key.copyFrom(wanted);
+          const flow = new Flow(rules, false, wanted, 1500);
           table.add(flow);
           map.set(name, flow);
         } else if (what === "remove" && known) {

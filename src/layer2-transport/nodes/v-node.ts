@@ -25,7 +25,7 @@
  * | 22    | worker     | timing wheel: the deadline in milliseconds, int32 that wraps |
  * | 23    | worker     | TCP at rest: SND.UNA, which is SND.NXT |
  * | 24    | worker     | TCP at rest: RCV.NXT |
- * | 25    | worker     | TCP at rest: SND.WND as on the wire << 16, our last window as on the wire |
+ * | 25    | worker     | TCP at rest: SND.WND as on the wire << 16, our last window as on the wire. UDP: the longest datagram (0: any) |
  * | 26    | worker     | TCP: TS.Recent. UDP: datagrams dropped because too many waited (uint32, wraps) |
  * | 27    | worker     | TCP: what the handshake settled (MSS, scales, options) |
  * | 28    | worker     | TCP at rest: srtt << 16, rttvar, in units of 64 us, saturated |
@@ -73,6 +73,7 @@ export const node = {
   sendUna: 23,
   receiveNext: 24,
   windows: 25,
+  longest: 25,
   tsRecent: 26,
   dropped: 26,
   terms: 27,

@@ -5,6 +5,7 @@
  * over a keyed hash (nobody outside can choose his neighbours), holds at most half its slots and doubles.
  */
 
+import { wholeFlag } from "../../layer3-ip/descriptor.ts";
 import type { SteerHash } from "../../layer3-ip/steer.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
@@ -51,6 +52,23 @@ export class FlowKey {
   }
 }
 
+/** The last packet that a flow has put into the ring, to which its next datagrams may be added: see `packets.ts`. */
+export class DatagramRun {
+  /** The ring's `publishes` when it was put there: it is ours until that changes. */
+  turn = -1;
+  slot = 0;
+  frame = 0;
+  /** Payload bytes of a datagram, and of all. */
+  segmentBytes = 0;
+  bytes = 0;
+}
+
+/** Whether an address of one word or four is a multicast group. */
+export function isGroup(words: Int32Array, at: number, wordCount: 1 | 4): boolean {
+  const first = (words[at] as number) >>> 24;
+  return wordCount === 1 ? first >= 224 && first < 240 : first === 0xff;
+}
+
 /** One connection's flow: the `handle` of its connection. */
 export class Flow {
   readonly key = new FlowKey();
@@ -63,13 +81,27 @@ export class Flow {
   /** Containers that found no room in the ring or the pool, in order. */
   readonly waiting = new Fifo<Container>();
   isWaiting = false;
+  /** What every packet has in its descriptor: word 3 beside its kind, and word 5 (TTL, traffic class). */
+  readonly kindWord: number;
+  readonly segmentsWord: number;
+  /** The longest packet that the path takes in one piece, and until when that is believed. */
+  pathMtu: number;
+  pathMtuUntilMs = Number.POSITIVE_INFINITY;
+  readonly run = new DatagramRun();
   /** Of the next echo request. */
   sequence = 0;
   hash = 0;
 
-  constructor(rules: ConnectionRules, isClient: boolean) {
+  constructor(rules: ConnectionRules, isClient: boolean, key: FlowKey, mtu: number) {
+    const { ttl, dscp, fragment } = rules.udp;
     this.rules = rules;
     this.isClient = isClient;
+    this.key.copyFrom(key);
+    this.pathMtu = mtu;
+    this.kindWord = fragment ? 0 : wholeFlag;
+    // Datagrams to a group stay on the link, if nobody has said otherwise (RFC 1112 6.1).
+    const hopLimit = ttl === 0 && isGroup(this.key.words, 0, this.key.wordCount) ? 1 : ttl;
+    this.segmentsWord = (hopLimit << 16) | (dscp << 26);
   }
 }
 
@@ -88,9 +120,10 @@ export class FlowTable {
     return this.count;
   }
 
-  find(key: FlowKey): Flow | undefined {
+  /** `hash` is the key's steering hash, which a received packet's descriptor has. */
+  find(key: FlowKey, hash = key.hash(this.steer)): Flow | undefined {
     const mask = this.slots.length - 1;
-    for (let at = key.hash(this.steer) & mask; ; at = (at + 1) & mask) {
+    for (let at = hash & mask; ; at = (at + 1) & mask) {
       const flow = this.slots[at];
       if (flow === undefined || flow.key.equals(key)) return flow;
     }

@@ -20,7 +20,14 @@ export const upperHeaderBytes = 8;
 const echoRequest = 8;
 const echoRequestSix = 128;
 const quotedAt = 8;
+/** A super-packet's bytes (IPv4's longest packet) and segments (what Linux takes: UDP_MAX_SEGMENTS was 64 for long). */
+const runBytesMax = 65_535;
+const segmentsMax = 64;
 const fragmentHeaderBytes = 8;
+
+/** What became of a datagram: nothing (there is no frame or no place in the ring just now), a packet, or a part of one. */
+export const built = { nothing: 0, packet: 1, superPacket: 2, addition: 3 } as const;
+type Built = (typeof built)[keyof typeof built];
 
 /** Bytes of the IP header that layer 3 will write. */
 export function ipHeaderBytes(wordCount: 1 | 4): number {
@@ -78,29 +85,46 @@ export function readQuotedFlow(pool: FramePool, words: Int32Array, at: number, k
   }
 }
 
+/** The MTU that a received "too big" (ICMPv4: "fragmentation needed") reports; 0: an old router says none. */
+export function readReportedMtu(pool: FramePool, words: Int32Array, at: number): number {
+  const upper = descriptor.frameOf(words, at) * smallFrameBytes + descriptor.upperOffsetOf(words, at);
+  return descriptor.isVersion6(words, at)
+    ? pool.bytes.readUInt32BE(upper + 4)
+    : pool.bytes.readUInt16BE(upper + 6);
+}
+
+/** Bytes of payload that reach the flow's peer in one piece. */
+export function wholeMax(flow: Flow): number {
+  return flow.pathMtu - ipHeaderBytes(flow.key.wordCount) - upperHeaderBytes;
+}
+
 /** Bytes of payload that fit a datagram: an IPv4 packet's 65,535 (RFC 791 3.1), or what a large frame holds. */
 export function payloadMax(flow: Flow): number {
   return (flow.key.wordCount === 1 ? 65_535 : 65_536) - ipHeaderBytes(flow.key.wordCount) - upperHeaderBytes;
 }
 
 /**
- * Builds the flow's next packet around the container's bytes and reserves its place in the ring. False: there is no
- * frame or no place in the ring just now.
+ * Builds the flow's next packet around the container's bytes and reserves its place in the ring, or adds it to the
+ * packet before.
  */
-export function buildPacket(pool: FramePool, ring: RingProducer, flow: Flow, container: Container): boolean {
-  const { key } = flow;
+export function buildPacket(pool: FramePool, ring: RingProducer, flow: Flow, container: Container): Built {
+  const { key, run } = flow;
+  if (run.turn === ring.publishes) {
+    const added = addToRun(pool, ring.words, flow, container);
+    if (added !== built.nothing) return added;
+  }
   const length = ipHeaderBytes(key.wordCount) + upperHeaderBytes + container.length;
   const isLarge = smallHeadroomBytes + length > smallFrameBytes;
   const headroomBytes = isLarge ? 0 : smallHeadroomBytes;
   const upperOffset = headroomBytes + ipHeaderBytes(key.wordCount);
   const frame = pool.allocateFrame(isLarge);
-  if (frame === 0) return false;
+  if (frame === 0) return built.nothing;
   // Until the native thread has sent it, it is found by this mark should this worker die.
   pool.hold(frame, pool.partition);
   const slot = ring.reserve();
   if (slot < 0) {
     pool.release(frame);
-    return false;
+    return built.nothing;
   }
   const frameAt = frame * smallFrameBytes;
   writeHeader(pool.bytes, frameAt + upperOffset, flow);
@@ -123,6 +147,59 @@ export function buildPacket(pool: FramePool, ring: RingProducer, flow: Flow, con
     six,
     kind,
   );
+  (ring.words[slot + 3] as number) |= flow.kindWord;
+  ring.words[slot + 5] = flow.segmentsWord;
+  run.turn = isUdp && container.length > 0 && length <= flow.pathMtu ? ring.publishes : -1;
+  run.slot = slot;
+  run.frame = frame;
+  run.segmentBytes = container.length;
+  run.bytes = container.length;
+  return built.packet;
+}
+
+/**
+ * Adds a datagram to a run: those of one flow that follow each other in one turn, all as long as the first but for the
+ * last, leave as one super-packet (UDP's generic segmentation offload). Whoever receives it takes it apart again: the
+ * link, the kernel behind it, or layer 3. `nothing`: it is to be a packet of its own.
+ */
+function addToRun(pool: FramePool, words: Int32Array, flow: Flow, container: Container): Built {
+  const { run, key } = flow;
+  const { length } = container;
+  const headerBytes = ipHeaderBytes(key.wordCount) + upperHeaderBytes;
+  const fits = run.bytes + length <= runBytesMax - headerBytes && run.bytes < segmentsMax * run.segmentBytes;
+  if (length === 0 || length > run.segmentBytes || !fits) return built.nothing;
+  const isSecond = run.bytes === run.segmentBytes;
+  if (isSecond && !moveToLarge(pool, words, flow)) return built.nothing;
+  let to = run.frame * smallFrameBytes + headerBytes + run.bytes;
+  for (const view of container.views) {
+    pool.bytes.set(view, to);
+    to += view.length;
+  }
+  run.bytes += length;
+  words[run.slot + 2] = headerBytes + run.bytes;
+  // A shorter one ends the run.
+  if (length < run.segmentBytes) run.turn = -1;
+  return isSecond ? built.superPacket : built.addition;
+}
+
+/** The run's first datagram gets company: its frame becomes one that has room for many. */
+function moveToLarge(pool: FramePool, words: Int32Array, flow: Flow): boolean {
+  const { run, key } = flow;
+  const headerBytes = ipHeaderBytes(key.wordCount) + upperHeaderBytes;
+  const isLarge = smallHeadroomBytes + headerBytes + run.bytes > smallFrameBytes;
+  if (!isLarge) {
+    const frame = pool.allocateFrame(true);
+    if (frame === 0) return false;
+    pool.hold(frame, pool.partition);
+    const from = run.frame * smallFrameBytes + smallHeadroomBytes;
+    pool.bytes.copyWithin(frame * smallFrameBytes, from, from + headerBytes + run.bytes);
+    pool.drop(run.frame, pool.partition);
+    run.frame = frame;
+    words[run.slot] = frame;
+    words[run.slot + 1] = (headerBytes - upperHeaderBytes) << 16;
+  }
+  (words[run.slot + 3] as number) |= descriptor.gsoKind.udp;
+  (words[run.slot + 5] as number) |= run.segmentBytes;
   return true;
 }
 

@@ -22,14 +22,22 @@ import { Flow, FlowKey, FlowTable } from "./flow.ts";
 import { LocalPorts, sourceFor, type UdpListener } from "./local-ports.ts";
 import {
   buildPacket,
+  built,
   payloadMax,
   protocolNumber,
   readFlow,
   readQuotedFlow,
+  readReportedMtu,
   upperHeaderBytes,
+  wholeMax,
 } from "./packets.ts";
 
 const sweepMs = 100;
+/** What every path takes: IPv4 by custom (RFC 1191 would believe 68), IPv6 by RFC 8200 5. */
+const leastMtu = 576;
+const leastMtuSix = 1280;
+/** How long a lower path MTU is believed (RFC 1191 6.3, RFC 8201 5.3). */
+const pathMtuMs = 600_000;
 
 const noIcmpServer =
   "echo requests are answered by the link itself: icmp is for clients, opens({ protocol, to })";
@@ -41,6 +49,8 @@ export interface UdpContext {
   readonly counters: Counters<WorkerCounter>;
   readonly port: PacketPort;
   readonly prefixes: readonly IpPrefix[];
+  /** The link's longest IP packet, in bytes. */
+  readonly mtu: number;
 }
 
 export class UdpTransport {
@@ -120,7 +130,7 @@ export class UdpTransport {
     const { pool } = this.context;
     const frame = descriptor.frameOf(words, at);
     readFlow(pool, words, at, this.key);
-    const flow = this.flows.find(this.key) ?? this.welcome();
+    const flow = this.flows.find(this.key, descriptor.hashOf(words, at)) ?? this.welcome();
     if (!flow?.connection) {
       this.context.counters.add("layer2.drop.no-connection");
       pool.release(frame);
@@ -136,6 +146,7 @@ export class UdpTransport {
         : descriptor.packetOffsetOf(words, at) + descriptor.lengthOf(words, at) - offset;
     const segmentBytes = descriptor.segmentBytesOf(words, at);
     if (segmentBytes === 0 || length <= segmentBytes) {
+      this.context.counters.add("layer2.udp.received");
       this.context.events.datagram(flow.connection, frame, offset, length);
     } else {
       this.datagrams(flow, frame, offset, length, segmentBytes);
@@ -149,6 +160,7 @@ export class UdpTransport {
     const first = frame * smallFrameBytes + offset;
     for (let done = 0; done < length && flow.connection; done += segmentBytes) {
       const bytes = Math.min(segmentBytes, length - done);
+      counters.add("layer2.udp.received");
       const copy = pool.allocate(bytes);
       if (copy === 0) {
         counters.add("layer2.drop.pool");
@@ -163,8 +175,7 @@ export class UdpTransport {
   private welcome(): Flow | undefined {
     const listener: UdpListener | undefined = this.ports.listenerFor(this.key);
     if (!listener) return undefined;
-    const flow = new Flow(listener.record, false);
-    flow.key.copyFrom(this.key);
+    const flow = new Flow(listener.record, false, this.key, this.context.mtu);
     flow.connection = this.context.events.accepted(listener.record, this.endsOf(flow), flow);
     if (!flow.connection) return undefined;
     this.addFlow(flow);
@@ -172,8 +183,8 @@ export class UdpTransport {
   }
 
   /**
-   * An ICMP error about a packet of ours; its frame stays the caller's. "Unreachable" ends its connection; the others
-   * are passing troubles.
+   * An ICMP error about a packet of ours; its frame stays the caller's. "Unreachable" ends its connection, "too big" is
+   * learned from; the others are passing troubles.
    */
   icmp(words: Int32Array, at: number): void {
     const { pool, counters } = this.context;
@@ -181,25 +192,50 @@ export class UdpTransport {
     const type = descriptor.labelOf(words, at) >>> 8;
     const code = descriptor.labelOf(words, at) & 0xff;
     readQuotedFlow(pool, words, at, this.key);
-    // "Fragmentation needed" (IPv4) is among the unreachables: layer 3 sends in pieces from then on.
-    const isUnreachable = six ? type === 1 : type === 3 && code !== 4;
-    const flow = isUnreachable ? this.flows.find(this.key) : undefined;
+    const isTooBig = six ? type === 2 : type === 3 && code === 4;
+    const isUnreachable = !isTooBig && type === (six ? 1 : 3);
+    const flow = isTooBig || isUnreachable ? this.flows.find(this.key, descriptor.hashOf(words, at)) : undefined;
     if (!flow) {
       counters.add("layer2.drop.icmp-ignored");
+      return;
+    }
+    if (isTooBig) {
+      this.learnPathMtu(flow, readReportedMtu(pool, words, at));
       return;
     }
     const error: ErrorCode = code === (six ? 4 : 3) ? "ECONNREFUSED" : "EHOSTUNREACH";
     this.endFlow(flow, flow.isClient ? "refused" : "reset", error);
   }
 
+  /** Layer 3 sends longer datagrams in pieces from here on; those that must stay whole are refused. */
+  private learnPathMtu(flow: Flow, reported: number): void {
+    const least = flow.key.wordCount === 1 ? leastMtu : leastMtuSix;
+    const mtu = Math.max(least, reported);
+    if (mtu >= flow.pathMtu) return;
+    flow.pathMtu = mtu;
+    flow.pathMtuUntilMs = this.nowMs + pathMtuMs;
+    this.context.counters.add("layer2.udp.path-mtu-lowered");
+    this.tellLongest(flow);
+  }
+
+  private tellLongest(flow: Flow): void {
+    if (flow.connection && !flow.rules.udp.fragment) {
+      this.context.events.longestDatagram(flow.connection, wholeMax(flow));
+    }
+  }
+
   /** True: the container has been dealt with (sent, or dropped and counted). */
   private transmit(flow: Flow, container: Container): boolean {
     const { pool, counters } = this.context;
-    if (container.length > payloadMax(flow)) {
+    if (container.length > (flow.rules.udp.fragment ? payloadMax(flow) : wholeMax(flow))) {
       counters.add("layer2.drop.send-failed");
       return true;
     }
-    return buildPacket(pool, this.port.toSend, flow, container);
+    const outcome = buildPacket(pool, this.port.toSend, flow, container);
+    if (outcome === built.nothing) return false;
+    counters.add("layer2.udp.sent");
+    if (outcome === built.superPacket) counters.add("layer2.udp.super-packets");
+    return true;
   }
 
   /** Containers that found no room: each flow's in order, the flows in turn. */
@@ -237,14 +273,14 @@ export class UdpTransport {
         `no IPv${far.version6 ? 6 : 4} address here to reach ${address} from`,
       );
     }
-    const flow = new Flow(request, true);
-    const { key } = flow;
+    const key = new FlowKey();
     key.words.set(far.words, 0);
     key.words.set(own.words, 4);
     key.wordCount = far.version6 ? 4 : 1;
     key.protocol = protocolOf(protocol, far.version6);
     key.remotePort = port;
     if (!this.ports.choose(key)) return new ApoError("EADDRNOTAVAIL", `no local port is left for ${address}`);
+    const flow = new Flow(request, true, key, this.context.mtu);
     // No slot: `connected` has said so itself.
     flow.connection = this.context.events.connected(request, this.endsOf(flow), flow);
     if (flow.connection) this.addFlow(flow);
@@ -256,6 +292,7 @@ export class UdpTransport {
   private addFlow(flow: Flow): void {
     flow.lastHeardMs = this.nowMs;
     this.flows.add(flow);
+    this.tellLongest(flow);
     if (flow.key.protocol === protocolNumber.udp) this.ports.use(flow.key.localPort);
     else this.ports.useEcho(flow.key.localPort);
   }
@@ -280,6 +317,11 @@ export class UdpTransport {
   private sweep(): void {
     this.sweepAtMs = this.nowMs + Math.max(sweepMs, this.flows.size / 100);
     for (const flow of this.flows.all()) {
+      if (this.nowMs > flow.pathMtuUntilMs) {
+        flow.pathMtu = this.context.mtu;
+        flow.pathMtuUntilMs = Number.POSITIVE_INFINITY;
+        this.tellLongest(flow);
+      }
       const { idleMs } = flow.rules;
       if (idleMs > 0 && this.nowMs - flow.lastHeardMs > idleMs) this.endFlow(flow, "idle");
     }
