@@ -4,6 +4,7 @@ import { framing } from "../../src/layer1-app/framing.ts";
 import { checkOpenOptions } from "../../src/layer1-app/options.ts";
 import { hostTcpOptions } from "../../src/layer1-app/tcp-options.ts";
 import type { ConnectOptions, ListenOptions } from "../../src/layer1-app/types.ts";
+import { defaultUdpOptions } from "../../src/layer2-transport/index.ts";
 
 const opens = (options: unknown) => checkOpenOptions(options as ListenOptions | ConnectOptions);
 const tcp = { protocol: "tcp", port: 7 };
@@ -79,6 +80,7 @@ describe("opens understands", () => {
       idleMs: 60_000,
       waiting: 64,
       tcp: hostTcpOptions,
+      udp: defaultUdpOptions,
     });
   });
 });

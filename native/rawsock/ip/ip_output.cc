@@ -141,7 +141,7 @@ OutputPacket finish_output(const PacketDescriptor& descriptor, std::span<uint8_t
   OutputPacket packet;
   packet.ready = true;
   packet.bytes = {ip, length};
-  packet.may_fragment = descriptor.protocol != wire::ip_protocol::kTcp;
+  packet.may_fragment = descriptor.protocol != wire::ip_protocol::kTcp && !descriptor.whole;
   if (descriptor.gso_kind == GsoKind::kNone) {
     write_upper_checksum(ip, header);
   } else {

@@ -6,7 +6,8 @@
 //                           16-31: the upper layer's offset in the frame
 //   word 2  length          the IP packet's length in bytes, from its header's first byte
 //   word 3  kind            bits 0-7 protocol; 8-11 shard; 12-15 IP version (4, 6); 16-17 checksum
-//                           state; 18-20 GSO kind; 21-23 what it is (PacketKind); 24-31 zero
+//                           state; 18-20 GSO kind; 21-23 what it is (PacketKind); 24 to be sent:
+//                           not in pieces; 25-31 zero
 //   word 4  label           IPv6: the flow label (0 on IPv4). Received ICMP: type << 8 | code
 //   word 5  segments        bits 0-15 GSO segment size (0: one packet); 16-23 TTL or hop limit;
 //                           24-31 traffic class
@@ -59,6 +60,7 @@ struct PacketDescriptor {
   ChecksumState checksum_state = ChecksumState::kUnchecked;
   GsoKind gso_kind = GsoKind::kNone;
   PacketKind kind = PacketKind::kData;
+  bool whole = false;
   uint32_t label = 0;
   uint16_t gso_bytes = 0;
   uint8_t hop_limit = 0;
@@ -75,7 +77,7 @@ struct PacketDescriptor {
     words[2] = length;
     words[3] = protocol | (shard & 0xfu) << 8 | (version & 0xfu) << 12 |
                static_cast<uint32_t>(checksum_state) << 16 | static_cast<uint32_t>(gso_kind) << 18 |
-               static_cast<uint32_t>(kind) << 21;
+               static_cast<uint32_t>(kind) << 21 | static_cast<uint32_t>(whole) << 24;
     words[4] = label;
     words[5] = gso_bytes | static_cast<uint32_t>(hop_limit) << 16 |
                static_cast<uint32_t>(traffic_class) << 24;
@@ -96,6 +98,7 @@ struct PacketDescriptor {
     packet.checksum_state = static_cast<ChecksumState>(words[3] >> 16 & 3);
     packet.gso_kind = static_cast<GsoKind>(words[3] >> 18 & 7);
     packet.kind = static_cast<PacketKind>(words[3] >> 21 & 7);
+    packet.whole = (words[3] >> 24 & 1) != 0;
     packet.label = words[4];
     packet.gso_bytes = static_cast<uint16_t>(words[5]);
     packet.hop_limit = static_cast<uint8_t>(words[5] >> 16);

@@ -25,7 +25,7 @@ const runBytesMax = 65_535;
 const segmentsMax = 64;
 const fragmentHeaderBytes = 8;
 
-/** What became of a datagram: nothing (there is no frame or no place in the ring just now), a packet, or a part of one. */
+/** What became of a datagram: nothing (no frame or no place in the ring just now), a packet, or a part of one. */
 export const built = { nothing: 0, packet: 1, superPacket: 2, addition: 3 } as const;
 type Built = (typeof built)[keyof typeof built];
 

@@ -70,7 +70,14 @@ class RawTransport implements Transport {
     const { nodes, guard } = context;
     const addresses = link.addresses.map(parsePrefix);
     const whole = link.prefixes.map((text) => ({ ...parsePrefix(text), whole: true }));
-    this.udp = new UdpTransport({ events, pool, counters, port: this.port, prefixes: addresses, mtu: link.mtu });
+    this.udp = new UdpTransport({
+      events,
+      pool,
+      counters,
+      port: this.port,
+      prefixes: addresses,
+      mtu: link.mtu,
+    });
     this.tcp = new TcpTransport({
       events,
       pool,

@@ -194,7 +194,8 @@ export class UdpTransport {
     readQuotedFlow(pool, words, at, this.key);
     const isTooBig = six ? type === 2 : type === 3 && code === 4;
     const isUnreachable = !isTooBig && type === (six ? 1 : 3);
-    const flow = isTooBig || isUnreachable ? this.flows.find(this.key, descriptor.hashOf(words, at)) : undefined;
+    const flow =
+      isTooBig || isUnreachable ? this.flows.find(this.key, descriptor.hashOf(words, at)) : undefined;
     if (!flow) {
       counters.add("layer2.drop.icmp-ignored");
       return;

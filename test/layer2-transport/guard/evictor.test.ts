@@ -1,4 +1,4 @@
-/** Whom the guard ends when memory runs short: the worst, no more than it takes, nobody who makes progress too early. */
+/** Whom the guard ends when memory runs short: the worst, no more than it takes, nobody who makes progress. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Evictor } from "../../../src/layer2-transport/guard/evictor.ts";
