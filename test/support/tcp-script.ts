@@ -132,6 +132,8 @@ export class TcpScript {
   ringFull = false;
   /** What `accepted` and `connected` say. */
   accepts = true;
+  /** What `peerEnded` says. */
+  isBusy = false;
   private readonly words = new Int32Array(8 * 4096);
   private reserved = 0;
   private packets: Packet[] = [];
@@ -393,7 +395,10 @@ export class TcpScript {
         this.flowOf(tcb).received += this.pool.bytes.toString("latin1", at, at + length);
         this.pool.release(frame);
       },
-      peerEnded: (tcb) => this.flowOf(tcb).events.push("peer-ended"),
+      peerEnded: (tcb) => {
+        this.flowOf(tcb).events.push("peer-ended");
+        return this.isBusy;
+      },
       sent: (tcb, container, taken) => {
         this.flowOf(tcb).events.push(`${taken ? "sent" : "dropped"} ${container.length}`);
         container.done();

@@ -223,8 +223,10 @@ export class TcpTransport implements TcpEvents {
     this.events.receivedFrame(this.connectionOf(tcb), frame, offset, length);
   }
 
-  peerEnded(tcb: Tcb): void {
+  peerEnded(tcb: Tcb): boolean {
     this.events.peerEnded(this.connectionOf(tcb));
+    // The dispatcher ends what nobody is busy with at once.
+    return !tcb.ending;
   }
 
   sent(tcb: Tcb, container: Container, taken: boolean): void {

@@ -35,6 +35,11 @@ export class Closing {
     const { core } = this;
     if (tcb.ending) return;
     tcb.ending = true;
+    tcb.endAwaited = false;
+    if (tcb.over) {
+      this.core.finish(tcb, "end");
+      return;
+    }
     const { lingerMs, finTimeoutMs } = tcb.options;
     if (lingerMs === 0) {
       this.abort(tcb, true);

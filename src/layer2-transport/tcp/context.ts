@@ -39,8 +39,11 @@ export interface TcpEvents {
   connectFailed(tcb: Tcb, code: ErrorCode, text: string): void;
   /** In-order payload in a frame, of which one count is handed over. */
   received(tcb: Tcb, frame: number, offset: number, length: number): void;
-  /** The peer sends nothing more; all it sent has been delivered. */
-  peerEnded(tcb: Tcb): void;
+  /**
+   * The peer sends nothing more; all it sent has been delivered. True: somebody is still busy with that, and `ended` is
+   * not to be told before `end` has been called, even if our side has ended too.
+   */
+  peerEnded(tcb: Tcb): boolean;
   /** A container is acknowledged to its last byte; `taken` false: thrown away. */
   sent(tcb: Tcb, container: Container, taken: boolean): void;
   /** The connection is over: once, if `accepted` or `connected` said true. */

@@ -55,7 +55,7 @@ export class Receiver {
     this.keepTimestamp(tcb);
     if (!this.acknowledger.accept(tcb, receivedUs) || tcb.state === tcpState.closed) {
       core.context.pool.release(frame);
-      if (tcb.state === tcpState.closed) core.finish(tcb, "end");
+      if (tcb.state === tcpState.closed) this.lastAcknowledged(tcb);
       return;
     }
     if (tcb.ecn) this.noteEcn(tcb, (words[at + 5] as number) >>> 24);
@@ -64,6 +64,16 @@ export class Receiver {
     if (segment.payloadLength > 0) this.take(tcb, frame, words, at);
     else core.context.pool.release(frame);
     this.takeFin(tcb);
+  }
+
+  /** Both sides have ended. Somebody may still be busy with what came before the peer's FIN: then `end` follows. */
+  private lastAcknowledged(tcb: Tcb): void {
+    if (!tcb.endAwaited) {
+      this.core.finish(tcb, "end");
+      return;
+    }
+    tcb.state = tcpState.lastAck;
+    tcb.over = true;
   }
 
   /** Layer 3's clock is the stack's; its low 32 bits travel in the descriptor. */
@@ -351,6 +361,6 @@ export class Receiver {
     if (tcb.state === tcpState.established) tcb.state = tcpState.closeWait;
     else if (tcb.state === tcpState.finWait1) tcb.state = tcpState.closing;
     else if (tcb.state === tcpState.finWait2) tcb.state = tcpState.timeWait;
-    if (tcb.told && !tcb.ending) core.context.events.peerEnded(tcb);
+    if (tcb.told && !tcb.ending) tcb.endAwaited = core.context.events.peerEnded(tcb) && !tcb.ending;
   }
 }

@@ -14,7 +14,7 @@ import { never, type Tcb, tcpState } from "./tcb.ts";
 /** Bits of the word `terms`. */
 export const termBit = { timestamps: 1, sack: 2, ecn: 4, client: 8, quiet: 16 } as const;
 /** Bits 24-31 of the word `tcp`. */
-const ownFlag = { ending: 1, finSent: 2, finTaken: 4, discarding: 8 } as const;
+const ownFlag = { ending: 1, finSent: 2, finTaken: 4, discarding: 8, endAwaited: 16 } as const;
 export const rttUnitUs = 64;
 const sixFlag = 4;
 
@@ -130,6 +130,7 @@ export class Rest {
     tcb.finWanted = tcb.finSent;
     tcb.finTaken = (flags & ownFlag.finTaken) !== 0;
     tcb.discarding = (flags & ownFlag.discarding) !== 0;
+    tcb.endAwaited = (flags & ownFlag.endAwaited) !== 0;
     tcb.label = tcb.isClient && (terms & termBit.client) !== 0 ? (words[base + node.hash] as number) : 0;
     if (!tcb.isClient) tcb.label = this.core.labelOf(tcb);
     tcb.openedUs = nowUs;
@@ -195,7 +196,8 @@ export class Rest {
       (tcb.ending ? ownFlag.ending : 0) |
       (tcb.finSent ? ownFlag.finSent : 0) |
       (tcb.finTaken ? ownFlag.finTaken : 0) |
-      (tcb.discarding ? ownFlag.discarding : 0);
+      (tcb.discarding ? ownFlag.discarding : 0) |
+      (tcb.endAwaited ? ownFlag.endAwaited : 0);
     return tcb.state | (tcb.clock << 4) | (tcb.echoedClock << 12) | ((tcb.probes & 15) << 20) | (flags << 24);
   }
 }

@@ -174,7 +174,9 @@ export class TcpStack {
       if (!this.handshake.sendSyn(tcb)) return false;
     } else if (!this.output.transmit(tcb)) return false;
     if (tcb.state === tcpState.timeWait) {
-      this.closing.timeWait(tcb);
+      // After a half-close somebody may still be busy with what came before the peer's FIN.
+      if (tcb.endAwaited) core.arm(tcb);
+      else this.closing.timeWait(tcb);
     } else if (rest.mayRest(tcb)) {
       const atUs = core.deadlineOf(tcb);
       const { sockfd24 } = tcb;

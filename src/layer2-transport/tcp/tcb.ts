@@ -159,6 +159,10 @@ export class Tcb {
   openedUs = 0;
   /** The app asked for the end of both directions. */
   ending = false;
+  /** The peer has ended, and the events' side will call `end` when it is through with what came before. */
+  endAwaited = false;
+  /** In LAST-ACK all is acknowledged, but `end` is awaited. */
+  over = false;
   readonly recovery = new LossRecovery();
 
   constructor(index: number, pool: FramePool) {
@@ -205,6 +209,8 @@ export class Tcb {
     this.lastHeardUs = 0;
     this.openedUs = 0;
     this.ending = false;
+    this.endAwaited = false;
+    this.over = false;
     this.challenge = 0;
   }
 
