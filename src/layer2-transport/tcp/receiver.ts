@@ -145,7 +145,9 @@ export class Receiver {
     if ((segment.flags & flag.rst) !== 0) {
       if (segment.seq === tcb.receiveNext) {
         context.counters.add("layer2.tcp.resets-received");
-        const isOver = tcb.state === tcpState.lastAck || tcb.state === tcpState.closing;
+        // All has been said and heard, but for the answer to our FIN.
+        const isOver =
+          (tcb.state === tcpState.lastAck || tcb.state === tcpState.closing) && tcb.queue.isEmpty;
         core.finish(tcb, isOver ? "end" : "reset", isOver ? undefined : "ECONNRESET");
       } else {
         context.admission.strange(strangeKind.rst, words, tcb.base + node.peerAddress, six, timeMs);
@@ -241,8 +243,12 @@ export class Receiver {
     this.growBuffer(tcb, length);
     this.deliver(tcb, frame, offset, length);
     const { reassembly } = tcb;
-    while (reassembly.bytes > 0 && reassembly.takeNext(tcb.receiveNext)) {
-      this.core.context.admission.account.received -= reassembly.length;
+    const { account } = this.core.context.admission;
+    for (let before = reassembly.bytes; before > 0; before = reassembly.bytes) {
+      const taken = reassembly.takeNext(tcb.receiveNext);
+      // What overlaps is taken out with it.
+      account.received -= before - reassembly.bytes;
+      if (!taken) break;
       tcb.receiveNext = (tcb.receiveNext + reassembly.length) | 0;
       tcb.unackedBytes += reassembly.length;
       this.deliver(tcb, reassembly.frame, reassembly.offset, reassembly.length);
