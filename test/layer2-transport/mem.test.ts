@@ -187,8 +187,6 @@ test.each(families)(
 
 describe("what the link cannot do is refused with a code", () => {
   test.each([
-    ["ENOTSUP", { protocol: "tcp", port: 7 }],
-    ["ENOTSUP", { protocol: "tcp", to: "10.0.0.2:7" }],
     ["EHOSTUNREACH", { protocol: "udp", to: "camera.example:7" }],
     ["EADDRNOTAVAIL", { protocol: "udp", port: 7, address: "10.0.0.9" }],
   ] as const)("%s for %o", async (code, options) => {
