@@ -12,7 +12,11 @@
  */
 
 import { matches } from "./flow-match.ts";
-import { node, nodeShift, type VNodeTable } from "./v-node.ts";
+import { nodeShift as fieldShift, node as fields, type VNodeTable } from "./v-node.ts";
+
+// Compiled in, as imported ones are not.
+const node = fields;
+const nodeShift = fieldShift;
 
 const fewestEntries = 1024;
 /** Positions of the old table that an insertion clears, at least: it is empty before the new one is full. */

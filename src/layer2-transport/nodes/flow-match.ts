@@ -4,7 +4,12 @@
  * Layer 2, pure. What a packet says about its slot (a label, an echoed id) is a hint from outside; this decides.
  */
 
-import { node, nodeState, sixFlag } from "./v-node.ts";
+import { node as fields, sixFlag as sixBit, nodeState as states } from "./v-node.ts";
+
+// Compiled in, as imported ones are not.
+const node = fields;
+const nodeState = states;
+const sixFlag = sixBit;
 
 const protocolMask = 3;
 

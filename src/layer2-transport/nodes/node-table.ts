@@ -10,20 +10,24 @@ import {
   type Ends,
   endpointShift,
   type FramingKind,
+  node as fields,
   framingKinds,
   framingShift,
-  node,
-  nodeState,
   nodeWords,
   type Protocol,
   protocols,
   shards,
   sixFlag,
-  slotMask,
+  slotMask as slotBits,
+  nodeState as states,
   tagShift,
   VNodeTable,
 } from "./v-node.ts";
 
+// Compiled in, as imported ones are not.
+const node = fields;
+const nodeState = states;
+const slotMask = slotBits;
 const lastGeneration = 2 ** 28 - 1;
 
 /** What a record says about how its messages go. */
@@ -35,8 +39,8 @@ export interface NodeRules {
 
 export class NodeTable extends VNodeTable {
   readonly tag: number;
-  /** By shard: 1 if it is ours. */
-  private readonly mine = new Uint8Array(shards);
+  /** Bit s: shard s is ours. */
+  private mine = 0;
   /** By shard: the first free slot that was in use before, plus 1; 0 is none. */
   private readonly firstFree = new Int32Array(shards);
   /** By shard: the first slot that was never in use. */
@@ -55,7 +59,7 @@ export class NodeTable extends VNodeTable {
    */
   adopt(shard: number, untold = 0): number {
     const { words, slots } = this;
-    this.mine[shard] = 1;
+    this.mine |= 1 << shard;
     this.firstFree[shard] = 0;
     let left = 0;
     let slot = 0;
@@ -101,12 +105,12 @@ export class NodeTable extends VNodeTable {
 
   /** Gives a shard up: another worker is to adopt it. Its records stay as they are. */
   disown(shard: number): void {
-    this.mine[shard] = 0;
+    this.mine &= ~(1 << shard);
     this.usedOf[shard] = 0;
   }
 
   owns(shard: number): boolean {
-    return this.mine[shard] === 1;
+    return ((this.mine >>> shard) & 1) === 1;
   }
 
   /** Slots of a shard of ours that have ever been in use: none lies behind them. */
@@ -116,7 +120,7 @@ export class NodeTable extends VNodeTable {
 
   /** Whether a number that came from outside can be one of ours: its shard is, and has such a slot. */
   isOurs(sockfd24: number): boolean {
-    return (sockfd24 & slotMask) < this.slots && this.mine[sockfd24 >>> 20] === 1;
+    return (sockfd24 & slotMask) < this.slots && ((this.mine >>> (sockfd24 >>> 20)) & 1) === 1;
   }
 
   /** Slots in use in a shard of ours. */
@@ -136,7 +140,7 @@ export class NodeTable extends VNodeTable {
    * record is empty but for its generation, and in the state `transport`: no app sees it.
    */
   allocate(shard: number): number {
-    if (this.mine[shard] === 1) {
+    if (this.owns(shard)) {
       const sockfd24 = this.take(shard);
       if (sockfd24 >= 0) return sockfd24;
     }
@@ -146,7 +150,7 @@ export class NodeTable extends VNodeTable {
   /** A slot of the first shard of ours that has one, so that few connections lie close together; or -1. */
   allocateAnywhere(): number {
     for (let shard = 0; shard < shards; shard += 1) {
-      if (this.mine[shard] !== 1) continue;
+      if (!this.owns(shard)) continue;
       const sockfd24 = this.take(shard);
       if (sockfd24 >= 0) return sockfd24;
     }

@@ -12,7 +12,11 @@
  * was put off stays where it is until its bucket is reached: a later deadline costs one write.
  */
 
-import { node, nodeShift, type VNodeTable } from "./v-node.ts";
+import { nodeShift as fieldShift, node as fields, type VNodeTable } from "./v-node.ts";
+
+// Compiled in, as imported ones are not.
+const node = fields;
+const nodeShift = fieldShift;
 
 /** Buckets are numbered from 0 through all levels. */
 const level0 = 0;

@@ -46,13 +46,17 @@ export const slotsPerShard = 2 ** 20;
 /** Fewer than these are not worth running with: 8 MiB of table in all. */
 const fewestSlots = 2 ** 12;
 export const nodeWords = 32;
-/** A record's place in the table is its first word >>> this. */
-export const nodeShift = 5;
 const shardMask = 0xf00000;
-export const slotMask = 0xfffff;
 
-/** Words of a record. */
-export const node = {
+// What is exported is loaded and checked at every use, in its own module too; what is not is compiled in (V8). So hot
+// code has names of its own for these: `import { node as fields }`, `const node = fields`.
+const shift = 5;
+const slotBits = 0xfffff;
+/** A record's place in the table is its first word >>> this. */
+export const nodeShift = shift;
+export const slotMask = slotBits;
+
+const fields = {
   state: 0,
   generation: 1,
   flags: 2,
@@ -82,8 +86,10 @@ export const node = {
   lastHeard: 30,
   tcp: 31,
 } as const;
-
-export const nodeState = { free: 0, open: 1, ended: 2, transport: 3 } as const;
+const states = { free: 0, open: 1, ended: 2, transport: 3 } as const;
+/** Words of a record. */
+export const node = fields;
+export const nodeState = states;
 export const goneFlag = 8;
 /** The app has closed its sending side. */
 export const shutFlag = 16;
@@ -142,41 +148,45 @@ export function createNodes(slots = slotsPerShard): SharedArrayBuffer {
   }
 }
 
+const noWords = new Int32Array(0);
+
 /** The table as any thread sees it. `base` arguments are the record's first word. */
 export class VNodeTable {
-  readonly words: Int32Array;
+  // Fields that begin with a value of their kind are known to be of it: no check at each use.
+  readonly words: Int32Array = noWords;
   /** Slots that each shard has: a power of two. */
-  readonly slots: number;
+  readonly slots: number = 0;
   /** How far a shard's number in a sockfd24 is from where a place in the table has it. */
-  private readonly shardShift: number;
+  private readonly shardShift: number = 0;
 
   constructor(memory: SharedArrayBuffer) {
     this.words = new Int32Array(memory);
-    this.slots = this.words.length / nodeWords / shards;
-    this.shardShift = Math.log2(slotsPerShard / this.slots);
+    // Whole numbers all the way: a quotient would be kept as a double.
+    this.slots = Math.trunc(this.words.length / nodeWords / shards) | 0;
+    this.shardShift = Math.clz32(this.slots) - Math.clz32(slotsPerShard);
   }
 
   /** The first word of the record of a sockfd24, or of an app's number that has been checked already. */
   baseOf(sockfd: number): number {
-    return (((sockfd & shardMask) >>> this.shardShift) | (sockfd & slotMask)) << nodeShift;
+    return (((sockfd & shardMask) >>> this.shardShift) | (sockfd & slotBits)) << shift;
   }
 
   /** The sockfd24 of a record. */
   sockfd24At(base: number): number {
-    const place = base >>> nodeShift;
+    const place = base >>> shift;
     const slot = place & (this.slots - 1);
     return ((place - slot) << this.shardShift) | slot;
   }
 
   /** The app's number of a record that is in use. */
   numberAt(base: number): number {
-    return numberOf(this.sockfd24At(base), this.words[base + node.generation] as number);
+    return numberOf(this.sockfd24At(base), this.words[base + fields.generation] as number);
   }
 
   /** The first word of the record of an app's number; -1 when the number is stale or the app closed it. */
   find(sockfd: number): number {
     const base = this.current(sockfd);
-    return base >= 0 && ((this.words[base + node.flags] as number) & goneFlag) === 0 ? base : -1;
+    return base >= 0 && ((this.words[base + fields.flags] as number) & goneFlag) === 0 ? base : -1;
   }
 
   /** Whether the number's connection is there still, even if the app closed it. */
@@ -188,43 +198,44 @@ export class VNodeTable {
   markGone(sockfd: number): boolean {
     const base = this.find(sockfd);
     if (base < 0) return false;
-    return (Atomics.or(this.words, base + node.flags, goneFlag) & goneFlag) === 0;
+    return (Atomics.or(this.words, base + fields.flags, goneFlag) & goneFlag) === 0;
   }
 
   /** Marks a record's sending side as closed by the app. False: it was so already, or is another's. */
   markShut(sockfd: number): boolean {
     const base = this.find(sockfd);
     if (base < 0) return false;
-    return (Atomics.or(this.words, base + node.flags, shutFlag) & shutFlag) === 0;
+    return (Atomics.or(this.words, base + fields.flags, shutFlag) & shutFlag) === 0;
   }
 
   /** Whether the app has closed the sending side. */
   isShutAt(base: number): boolean {
-    return ((this.words[base + node.flags] as number) & shutFlag) !== 0;
+    return ((this.words[base + fields.flags] as number) & shutFlag) !== 0;
   }
 
   protocolAt(base: number): Protocol {
-    return protocols[(this.words[base + node.flags] as number) & 3] as Protocol;
+    return protocols[(this.words[base + fields.flags] as number) & 3] as Protocol;
   }
 
   framingAt(base: number): FramingKind {
-    return framingKinds[((this.words[base + node.flags] as number) >>> framingShift) & 15] as FramingKind;
+    return framingKinds[((this.words[base + fields.flags] as number) >>> framingShift) & 15] as FramingKind;
   }
 
   /** The party that has the connection's messages. */
   endpointAt(base: number): number {
-    return ((this.words[base + node.flags] as number) >>> endpointShift) & 31;
+    return ((this.words[base + fields.flags] as number) >>> endpointShift) & 31;
   }
 
   /** The tag of the worker that opened the record. */
   tagAt(base: number): number {
-    return ((this.words[base + node.flags] as number) >>> tagShift) & tagMask;
+    return ((this.words[base + fields.flags] as number) >>> tagShift) & tagMask;
   }
 
   /** Bytes handed to `sendto` and not yet taken by the transport. */
   queuedAt(base: number): number {
     const queued =
-      (Atomics.load(this.words, base + node.enqueued) - Atomics.load(this.words, base + node.written)) | 0;
+      (Atomics.load(this.words, base + fields.enqueued) - Atomics.load(this.words, base + fields.written)) |
+      0;
     // A worker that ends a connection takes all that is enqueued for written, also what is still on its way to
     // it; that is then counted once more as it comes. Nothing waits any more by then.
     return queued > 0 ? queued : 0;
@@ -232,22 +243,22 @@ export class VNodeTable {
 
   endsAt(base: number): Ends {
     const words = this.words;
-    const six = ((words[base + node.flags] as number) & sixFlag) !== 0;
-    const ports = words[base + node.ports] as number;
+    const six = ((words[base + fields.flags] as number) & sixFlag) !== 0;
+    const ports = words[base + fields.ports] as number;
     return {
-      address: formatAddress(words, base + node.peerAddress, six),
+      address: formatAddress(words, base + fields.peerAddress, six),
       port: ports >>> 16,
-      localAddress: formatAddress(words, base + node.localAddress, six),
+      localAddress: formatAddress(words, base + fields.localAddress, six),
       localPort: ports & 0xffff,
     };
   }
 
   /** The record of an app's number, unless the number is stale or the record is the transport's alone. */
   private current(sockfd: number): number {
-    if ((sockfd & slotMask) >= this.slots) return -1;
+    if ((sockfd & slotBits) >= this.slots) return -1;
     const base = this.baseOf(sockfd);
-    if (this.words[base + node.generation] !== generationOf(sockfd)) return -1;
-    const state = this.words[base + node.state];
-    return state === nodeState.open || state === nodeState.ended ? base : -1;
+    if (this.words[base + fields.generation] !== generationOf(sockfd)) return -1;
+    const state = this.words[base + fields.state];
+    return state === states.open || state === states.ended ? base : -1;
   }
 }
