@@ -75,6 +75,8 @@ export class Connection {
   closing: CloseCode | undefined;
   endAsked = false;
   ended = false;
+  /** The transport is through with it; what has come is delivered still. */
+  isLeft = false;
   /** The app endpoint has died: nobody is to be told. */
   orphaned = false;
 
@@ -114,6 +116,7 @@ export class Connection {
     this.closing = undefined;
     this.endAsked = false;
     this.ended = false;
+    this.isLeft = false;
     this.orphaned = false;
   }
 
@@ -147,6 +150,7 @@ export class Connection {
       !this.shut &&
       !this.orphaned &&
       !this.ended &&
+      !this.isLeft &&
       this.file === undefined
     );
   }

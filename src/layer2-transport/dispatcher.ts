@@ -56,6 +56,8 @@ export class Dispatcher implements TransportEvents {
   /** Connections whose objects stay with them, by the `active` word of their v-nodes; 0 is nobody's. */
   private readonly kept: (Connection | undefined)[] = [undefined];
   private readonly keptFree: number[] = [];
+  /** Connections that are over for the transport, while the app handles what had come of them. */
+  private readonly left = new Map<number, Connection>();
   private nextEndpoint = 0;
   private readonly ownTag: number;
 
@@ -180,6 +182,13 @@ export class Dispatcher implements TransportEvents {
 
   ended(connection: Connection, code: CloseCode, error?: ErrorCode): void {
     if (connection.ended) return;
+    if (connection.shut && code === "end" && connection.closing === undefined && !connection.isLeft) {
+      // Both sides have ended in order, and what has come is the app's still.
+      if (connection.withApp || connection.waitingBytes > 0) {
+        this.leave(connection);
+        return;
+      }
+    }
     connection.ended = true;
     const { context } = this;
     const { entry, closing } = connection;
@@ -232,6 +241,10 @@ export class Dispatcher implements TransportEvents {
       return undefined;
     const flags = words[base + node.flags] as number;
     if ((flags & ownerMask) !== this.ownTag || !this.context.table.owns(sockfd24 >>> 20)) return undefined;
+    if (this.left.size > 0) {
+      const left = this.left.get(sockfd24);
+      if (left) return left;
+    }
     if ((flags & protocolMask) === tcpBits && this.transport.find) {
       return this.transport.find(sockfd24, generation);
     }
@@ -290,6 +303,10 @@ export class Dispatcher implements TransportEvents {
 
   finish(connection: Connection, code: CloseCode): void {
     if (connection.closing !== undefined || connection.ended) return;
+    if (connection.isLeft) {
+      this.leaveNow(connection, code);
+      return;
+    }
     const lingerMs = this.transport.lingerMs?.(connection) ?? connection.rules.tcp.lingerMs;
     if (lingerMs === 0 && code !== "end" && connection.isStream) {
       this.abort(connection, code, true);
@@ -305,6 +322,10 @@ export class Dispatcher implements TransportEvents {
 
   abort(connection: Connection, code: CloseCode = "closed", reset = true): void {
     if (connection.ended) return;
+    if (connection.isLeft) {
+      this.leaveNow(connection, code);
+      return;
+    }
     if (connection.closing === undefined) this.setClosing(connection, code);
     connection.endAsked = true;
     this.transport.destroy(connection, reset);
@@ -346,6 +367,19 @@ export class Dispatcher implements TransportEvents {
       connection.shut = true;
       this.handedOver(connection);
     }
+  }
+
+  /** The transport is through with the connection, the app is not. */
+  private leave(connection: Connection): void {
+    connection.isLeft = true;
+    this.left.set(connection.sockfd, connection);
+    this.sender.ended(connection);
+  }
+
+  private leaveNow(connection: Connection, code: CloseCode): void {
+    this.left.delete(connection.sockfd);
+    this.setClosing(connection, code);
+    this.ended(connection, code);
   }
 
   private setClosing(connection: Connection, code: CloseCode): void {
