@@ -4,7 +4,8 @@
  * Layer 2, TCP. What was sent so much earlier than something delivered is lost. Times are arrivals at layer 3, not the
  * moments at which the ACKs were looked at. Knows nothing of timers: it says until when to wait.
  */
-import type { Delivery, SentRuns } from "./sent-runs.ts";
+import type { WindowState } from "./congestion/congestion-control.ts";
+import type { SentRuns } from "./sent-runs.ts";
 
 /** Duplicate segments that mean loss while no reordering has been seen (RFC 8985: DupThresh). */
 export const duplicateThreshold = 3;
@@ -19,6 +20,10 @@ export class Rack {
   xmitUs = -0.5;
   endSeq = 0;
   rttUs = 0.5;
+  /** RACK.rtt and the reordering window: what is overdue by this much is lost. */
+  patienceUs = 0.5;
+  /** When the next run will be overdue; Infinity: none is waited for. */
+  dueUs = Infinity;
   reorderSeen = false;
   /** The reordering window in quarters of the least round trip. */
   private widen = 1;
@@ -34,6 +39,8 @@ export class Rack {
     this.xmitUs = -1;
     this.endSeq = 0;
     this.rttUs = 0;
+    this.patienceUs = 0;
+    this.dueUs = Infinity;
     this.reorderSeen = false;
     this.widen = 1;
     this.widenedFor = 0;
@@ -52,14 +59,15 @@ export class Rack {
   }
 
   /** Steps 1 to 3: takes in what an ACK delivered. */
-  update(delivery: Delivery, receivedUs: number, minRttUs: number): void {
+  update(runs: SentRuns, window: WindowState): void {
+    const { delivery } = runs;
     if (delivery.reordered) this.reorderSeen = true;
     const { rackSentUs } = delivery;
     if (rackSentUs < 0) return;
-    const rttUs = receivedUs - rackSentUs;
+    const rttUs = window.nowUs - rackSentUs;
     // Sooner than any round trip: it was the original that arrived.
     if (delivery.rackResent) {
-      if (rttUs < minRttUs) return;
+      if (rttUs < window.minRttUs) return;
       if (this.hasDoubt && ((delivery.rackEndSeq - this.doubtEnd) | 0) <= 0) return;
     } else if (this.hasDoubt && ((delivery.rackEndSeq - this.doubtEnd) | 0) > 0) {
       this.hasDoubt = false;
@@ -77,7 +85,9 @@ export class Rack {
   /** A D-SACK: something went out twice for nothing. At most one step a round trip. */
   duplicate(una: number, nxt: number): void {
     this.widenedFor = widenedRecoveries;
-    if (this.hasDuplicateRound && ((una - this.duplicateRoundEnd) | 0) < 0) return;
+    const { duplicateRoundEnd } = this;
+    const isSameRound = ((una - duplicateRoundEnd) | 0) < 0 && ((duplicateRoundEnd - nxt) | 0) <= 0;
+    if (this.hasDuplicateRound && isSameRound) return;
     this.hasDuplicateRound = true;
     this.duplicateRoundEnd = nxt;
     if (this.widen < maxWiden) this.widen += 1;
@@ -92,45 +102,55 @@ export class Rack {
   }
 
   /** Step 4: the reordering window. */
-  windowUs(runs: SentRuns, inRecovery: boolean, minRttUs: number, srttUs: number): number {
-    if (!this.reorderSeen && (inRecovery || runs.sackedBytes >= duplicateThreshold * runs.mss)) return 0;
-    const windowUs = (this.widen * minRttUs) / 4;
-    return windowUs < srttUs ? windowUs : srttUs;
+  setPatience(runs: SentRuns, inRecovery: boolean, window: WindowState): void {
+    if (!this.reorderSeen && (inRecovery || runs.sackedBytes >= duplicateThreshold * runs.mss)) {
+      this.patienceUs = this.rttUs;
+      return;
+    }
+    const reorderUs = (this.widen * window.minRttUs) / 4;
+    const { srttUs } = window;
+    this.patienceUs = this.rttUs + (reorderUs < srttUs ? reorderUs : srttUs);
   }
 
   /**
-   * Step 5: marks as lost what was sent before RACK.segment and is overdue. Returns when the next run will be: Infinity
-   * when none is waited for.
+   * Step 5: marks as lost what was sent before RACK.segment and is overdue; says in `dueUs` when the next run will be.
    */
-  detect(runs: SentRuns, windowUs: number, nowUs: number): number {
-    const { xmitUs, endSeq } = this;
-    if (xmitUs < 0) return Infinity;
-    const patienceUs = this.rttUs + windowUs;
+  detect(runs: SentRuns, window: WindowState): void {
+    const { xmitUs, endSeq, patienceUs } = this;
+    const { nowUs } = window;
+    this.dueUs = Infinity;
+    if (xmitUs < 0) return;
     for (let i = 0; i < maxMarkedRuns; i += 1) {
       const run = runs.oldest;
-      if (run === undefined || run.sentUs > xmitUs) return Infinity;
+      if (run === undefined || run.sentUs > xmitUs) return;
       // Sent in the same moment: the one with the lower numbers went first.
       if (run.sentUs === xmitUs && ((run.seq + run.length - endSeq) | 0) > 0) {
-        return this.detectSameMoment(runs, patienceUs, nowUs);
+        this.detectSameMoment(runs, window);
+        return;
       }
-      if (run.sentUs + patienceUs > nowUs) return run.sentUs + patienceUs;
+      if (run.sentUs + patienceUs > nowUs) {
+        this.dueUs = run.sentUs + patienceUs;
+        return;
+      }
       runs.markLost(run);
     }
-    return nowUs;
+    this.dueUs = nowUs;
   }
 
   /** The list by time is not in order of sequence within a moment when runs were sent again: look at all of them. */
-  private detectSameMoment(runs: SentRuns, patienceUs: number, nowUs: number): number {
-    const { xmitUs, endSeq } = this;
+  private detectSameMoment(runs: SentRuns, window: WindowState): void {
+    const { xmitUs, endSeq, patienceUs } = this;
     let run = runs.oldest;
     for (let i = 0; i < maxMarkedRuns && run !== undefined && run.sentUs === xmitUs; i += 1) {
       const { newer } = run;
       if (((run.seq + run.length - endSeq) | 0) <= 0) {
-        if (run.sentUs + patienceUs > nowUs) return run.sentUs + patienceUs;
+        if (run.sentUs + patienceUs > window.nowUs) {
+          this.dueUs = run.sentUs + patienceUs;
+          return;
+        }
         runs.markLost(run);
       }
       run = newer;
     }
-    return Infinity;
   }
 }

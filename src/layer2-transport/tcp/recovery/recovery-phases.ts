@@ -63,7 +63,14 @@ export class RecoveryPhases implements WindowState {
   protected initialWindow = 10;
   /** SND.NXT when the present or the last reduction began. */
   protected highSeq = 0;
+  /** There was a reduction, and nothing above its `highSeq` has been acknowledged yet: no second one for the same. */
   protected hasReduced = false;
+  /** SND.NXT when the last recovery ended: D-SACKs for it have come when this is acknowledged. */
+  protected undoEnd = 0;
+  /** The time of what is being looked at: an ACK's arrival, or now. */
+  nowUs = 0.5;
+  /** The round trip that the present ACK measured; -1: none. */
+  sampleUs = -0.5;
   protected rtoBaseUs = 0.5;
   protected rackAtUs = Infinity;
   /** The segment at SND.UNA goes out whatever the window says: after a timeout. */
@@ -146,14 +153,14 @@ export class RecoveryPhases implements WindowState {
   }
 
   /** RACK. True: runs were newly marked. */
-  protected detectLosses(nowUs: number): boolean {
-    const { runs, rack, rtt } = this;
+  protected detectLosses(): boolean {
+    const { runs, rack } = this;
     this.rackAtUs = Infinity;
     if (runs.oldest === undefined || rack.xmitUs < 0) return false;
     const before = runs.lostBytes;
-    const windowUs = rack.windowUs(runs, this.phase >= recovering, rtt.minRttUs, rtt.srttUs);
-    const atUs = rack.detect(runs, windowUs, nowUs);
-    if (atUs !== Infinity) this.rackAtUs = Math.max(atUs, nowUs + minRackDelayUs);
+    rack.setPatience(runs, this.phase >= recovering, this);
+    rack.detect(runs, this);
+    if (rack.dueUs !== Infinity) this.rackAtUs = Math.max(rack.dueUs, this.nowUs + minRackDelayUs);
     const marked = runs.lostBytes - before;
     if (marked > 0) this.lostTotal += this.segments(marked);
     return marked > 0;
@@ -169,7 +176,7 @@ export class RecoveryPhases implements WindowState {
     } else {
       if (this.phase === timedOut || this.duplicateAcks < duplicateThreshold) return false;
       // RFC 6582 3.2 step 1: the ACKs must be for something sent after the last recovery.
-      if (this.hasReduced && ((runs.una - this.highSeq) | 0) <= 0) return false;
+      if (this.hasReduced) return false;
     }
     if (first.length > this.mss) runs.split(first, this.mss);
     runs.markLost(first);
@@ -185,12 +192,12 @@ export class RecoveryPhases implements WindowState {
     return flight < this.cwnd ? flight : this.cwnd;
   }
 
-  protected enterRecovery(newlyAcked: number, nowUs: number): void {
+  protected enterRecovery(newlyAcked: number): void {
     const { runs } = this;
     const { delivery } = runs;
     if (this.phase === open) {
       this.undo.open(this.cwnd, this.ssthresh, runs.una);
-      this.reduce(newlyAcked + delivery.sackedBytes, false, nowUs);
+      this.reduce(newlyAcked + delivery.sackedBytes, false);
     }
     this.phase = recovering;
     this.inRecovery = true;
@@ -198,9 +205,9 @@ export class RecoveryPhases implements WindowState {
     runs.highSeq = runs.nxt;
   }
 
-  protected reduce(newlyDelivered: number, isTimeout: boolean, nowUs: number): void {
+  protected reduce(newlyDelivered: number, isTimeout: boolean): void {
     const { runs } = this;
-    this.ssthresh = this.control.reduced(this, this.flightSize(), isTimeout, nowUs);
+    this.ssthresh = this.control.reduced(this, this.flightSize(), isTimeout);
     const outstanding = (runs.nxt - runs.una) | 0;
     this.prr.begin(outstanding - runs.sackedBytes - this.duplicateBytes + newlyDelivered);
     this.hasReduced = true;
@@ -209,17 +216,29 @@ export class RecoveryPhases implements WindowState {
   }
 
   /** Congestion without loss: an ECN echo, or a loss that a probe repaired. One reduction a window. */
-  protected congested(nowUs: number): void {
-    if (this.phase !== open) return;
+  protected congested(): void {
+    if (this.phase !== open || this.hasReduced) return;
     this.undo.close();
-    this.reduce(this.runs.delivery.bytes, false, nowUs);
+    this.reduce(this.runs.delivery.bytes, false);
     this.phase = reducing;
     this.highSeq = this.runs.nxt;
+  }
+
+  /**
+   * Is the reduction behind us? A loss is repaired once all that was out is acknowledged; a mark has been answered
+   * once something later is, which carried CWR (RFC 3168 6.1.2).
+   */
+  protected passReduction(): void {
+    const beyond = (this.runs.una - this.highSeq) | 0;
+    if (beyond < 0) return;
+    if (beyond > 0) this.hasReduced = false;
+    if (this.phase >= recovering || (this.phase === reducing && beyond > 0)) this.leaveRecovery();
   }
 
   protected leaveRecovery(): void {
     if (this.phase !== timedOut) this.setWindow(this.ssthresh);
     if (this.phase >= recovering) this.rack.recovered();
+    this.undoEnd = this.runs.nxt;
     this.duplicateAcks = 0;
     this.duplicateBytes = 0;
     this.phase = open;
@@ -242,18 +261,19 @@ export class RecoveryPhases implements WindowState {
     this.duplicateBytes = 0;
     this.phase = open;
     this.inRecovery = false;
+    this.hasReduced = false;
     this.forceFirst = false;
   }
 
-  protected timeOut(nowUs: number): void {
-    const { runs, rack, rtt } = this;
+  protected timeOut(): void {
+    const { runs, rack, nowUs } = this;
     const isNew =
       this.phase === open ||
       ((runs.una - this.highSeq) | 0) >= 0 ||
       (this.phase === timedOut && this.backoffs === 0);
     if (isNew) {
       this.undo.open(this.cwnd, this.ssthresh, runs.una);
-      this.reduce(0, true, nowUs);
+      this.reduce(0, true);
     }
     this.duplicateAcks = 0;
     this.duplicateBytes = 0;
@@ -261,7 +281,8 @@ export class RecoveryPhases implements WindowState {
     const before = runs.lostBytes;
     let untilUs = nowUs;
     if (this.hasSack && rack.xmitUs >= 0) {
-      untilUs -= rack.rttUs + rack.windowUs(runs, true, rtt.minRttUs, rtt.srttUs);
+      rack.setPatience(runs, true, this);
+      untilUs -= rack.patienceUs;
     }
     runs.timeOut(untilUs);
     this.lostTotal += this.segments(runs.lostBytes - before);

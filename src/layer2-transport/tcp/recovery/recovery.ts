@@ -36,7 +36,7 @@ export class LossRecovery extends RecoveryPhases {
     this.start(terms, sendNext, nowUs);
     this.cwnd = Math.max(1, terms.initialWindow) * terms.mss;
     this.ssthresh = Infinity;
-    this.control.begin(this, nowUs);
+    this.control.begin(this);
   }
 
   /**
@@ -58,7 +58,7 @@ export class LossRecovery extends RecoveryPhases {
     this.rtoUs = this.rtt.baseRtoUs;
     this.cwnd = (cwndSegments < 1 ? 1 : cwndSegments) * terms.mss;
     this.ssthresh = ssthreshSegments >= 0xffff ? Infinity : ssthreshSegments * terms.mss;
-    this.control.begin(this, nowUs);
+    this.control.begin(this);
     if (idleUs > this.rtoUs) this.restart(idleUs);
   }
 
@@ -68,7 +68,8 @@ export class LossRecovery extends RecoveryPhases {
       this.rtt.lostSyn();
       this.cwnd = this.mss;
     } else {
-      this.rtt.sample(rttUs, 1, this.lastSentUs);
+      this.sampleUs = rttUs;
+      this.rtt.sample(this, 1);
     }
     this.rtoUs = this.rtt.baseRtoUs;
   }
@@ -82,9 +83,10 @@ export class LossRecovery extends RecoveryPhases {
 
   /** A router says that what is out was too long: all of it goes out again, which is no sign of congestion. */
   pathShrank(mss: number, nowUs: number): void {
+    this.nowUs = nowUs;
     this.setMss(mss);
     this.runs.timeOut(Infinity);
-    this.armTimers(nowUs);
+    this.armTimers();
   }
 
   /** Back to the pool: forgets all runs. */
@@ -119,8 +121,10 @@ export class LossRecovery extends RecoveryPhases {
     const { runs } = this;
     if (seq !== runs.nxt)
       throw new Error(`sent at ${seq}, but SND.NXT is ${runs.nxt}: tell each segment, in order`);
+    this.nowUs = nowUs;
+    runs.nowUs = nowUs;
     if (runs.first === undefined) this.rtoBaseUs = nowUs;
-    runs.append(length, clock, nowUs);
+    runs.append(length, clock);
     this.lastSentUs = nowUs;
     this.wasAppLimited = appLimited;
     this.wantsCwr = false;
@@ -131,7 +135,7 @@ export class LossRecovery extends RecoveryPhases {
       this.flightEnd = runs.nxt;
     }
     if (this.probeDue) this.probed(false);
-    this.armTimers(nowUs);
+    this.armTimers();
   }
 
   /**
@@ -157,16 +161,18 @@ export class LossRecovery extends RecoveryPhases {
   resent(run: SentRun, length: number, clock: number, nowUs: number): void {
     const { runs } = this;
     if (run.state === sacked) return;
-    runs.resend(run, length, clock, nowUs);
+    this.nowUs = nowUs;
+    runs.nowUs = nowUs;
+    runs.resend(run, length, clock);
     const segments = this.segments(run.length);
     this.retransmits += segments;
-    this.undo.resent(segments, clock);
+    if (this.phase >= recovering) this.undo.resent(segments, clock);
     if (this.phase !== open) this.prr.sent(run.length);
     this.forceFirst = false;
     this.lastSentUs = nowUs;
     if (this.probeDue) this.probed(true);
     if (run === runs.first) this.rtoBaseUs = nowUs;
-    this.armTimers(nowUs);
+    this.armTimers();
   }
 
   /** The last segment: what a tail-loss probe sends when there is no new data (RFC 8985 7.3). */
@@ -181,6 +187,7 @@ export class LossRecovery extends RecoveryPhases {
   /** Takes in an ACK. Returns the bytes that it acknowledges cumulatively for the first time. */
   acked(facts: AckFacts): number {
     const { runs } = this;
+    this.nowUs = facts.receivedUs;
     runs.startAck(facts.echoClock);
     const bytes = runs.advance(facts.ack);
     this.peerWindow = facts.window;
@@ -211,7 +218,8 @@ export class LossRecovery extends RecoveryPhases {
       this.rackAtUs = Infinity;
       this.probeDue = false;
     } else {
-      this.armTimers(facts.nowUs);
+      this.nowUs = facts.nowUs;
+      this.armTimers();
     }
     return bytes;
   }
@@ -227,10 +235,12 @@ export class LossRecovery extends RecoveryPhases {
       return "none";
     }
     if (nowUs < this.timerAtUs) return "none";
+    this.nowUs = nowUs;
     let answer: "none" | "probe" | "retransmit" = "none";
     if (this.rackAtUs <= nowUs) {
-      if (this.detectLosses(nowUs)) {
-        if (this.phase < recovering) this.enterRecovery(0, nowUs);
+      runs.startAck(-1);
+      if (this.detectLosses()) {
+        if (this.phase < recovering) this.enterRecovery(0);
         answer = "retransmit";
       }
     } else if (this.probeAtUs <= nowUs) {
@@ -240,10 +250,10 @@ export class LossRecovery extends RecoveryPhases {
       this.probes += 1;
       answer = "probe";
     } else if (this.rtoBaseUs + this.rtoUs <= nowUs) {
-      this.timeOut(nowUs);
+      this.timeOut();
       answer = "retransmit";
     }
-    this.armTimers(nowUs);
+    this.armTimers();
     return answer;
   }
 
@@ -260,6 +270,9 @@ export class LossRecovery extends RecoveryPhases {
 
   private start(terms: RecoveryTerms, sendNext: number, nowUs: number): void {
     this.runs.begin(sendNext, terms.mss);
+    this.nowUs = nowUs;
+    this.sampleUs = -1;
+    this.undoEnd = sendNext;
     this.rtt.begin(terms.initialRtoUs, terms.minRtoUs, terms.maxRtoUs, nowUs);
     this.rack.begin();
     this.undo.begin();
@@ -298,7 +311,7 @@ export class LossRecovery extends RecoveryPhases {
     this.peerWindow = 0;
   }
 
-  private armTimers(nowUs: number): void {
+  private armTimers(): void {
     const rtoAtUs = this.rtoBaseUs + this.rtoUs;
     let atUs = rtoAtUs;
     if (this.rackAtUs < atUs) atUs = this.rackAtUs;
@@ -312,7 +325,7 @@ export class LossRecovery extends RecoveryPhases {
       this.backoffs === 0
     ) {
       const delayUs = this.runs.flyingBytes <= this.mss ? maxAckDelayUs : timerSlackUs;
-      const probeAtUs = nowUs + 2 * this.rtt.srttUs + delayUs;
+      const probeAtUs = this.nowUs + 2 * this.rtt.srttUs + delayUs;
       this.probeAtUs = probeAtUs < rtoAtUs ? probeAtUs : rtoAtUs;
       if (this.probeAtUs < atUs) atUs = this.probeAtUs;
     } else {
@@ -363,7 +376,7 @@ export class LossRecovery extends RecoveryPhases {
     this.rack.duplicate(this.runs.una, this.runs.nxt);
     // What was sent again for nothing, and was no probe, had been overtaken.
     if (!this.probeOut && this.phase !== timedOut) this.rack.reorderSeen = true;
-    if (this.undo.isAllDuplicate(segments, right)) this.takeBack();
+    if (!this.probeOut && this.undo.isAllDuplicate(segments, right)) this.takeBack();
   }
 
   /** Without SACK (RFC 5681 2, RFC 6582): what duplicate ACKs say about the network. */
@@ -394,40 +407,39 @@ export class LossRecovery extends RecoveryPhases {
   private judge(facts: AckFacts, bytes: number): void {
     const { runs, rtt } = this;
     const { delivery } = runs;
-    const nowUs = facts.receivedUs;
-    let rttUs = -1;
+    this.sampleUs = -1;
     if (delivery.rttSentUs >= 0) {
-      rttUs = nowUs - delivery.rttSentUs;
-      const flight = (runs.nxt - runs.una) | 0;
-      rtt.sample(rttUs, flight > 2 * this.mss ? flight / (2 * this.mss) : 1, nowUs);
+      this.sampleUs = this.nowUs - delivery.rttSentUs;
+      const segments = ((runs.nxt - runs.una) | 0) / (2 * this.mss);
+      rtt.sample(this, segments < 1 ? 1 : segments | 0);
       if (this.backoffs === 0) this.rtoUs = rtt.baseRtoUs;
     }
     this.deliveredTotal += delivery.bytes;
-    if (this.hasSack) this.rack.update(delivery, nowUs, rtt.minRttUs);
+    if (this.hasSack) this.rack.update(runs, this);
     if (this.probeOut) this.judgeProbe(bytes);
     if (bytes > 0 && this.phase >= recovering && this.undo.isOlderEcho(facts.echoClock)) {
       if (this.phase === recovering) this.rack.reorderSeen = true;
       this.takeBack();
     }
-    const isLossy = this.hasSack ? this.detectLosses(nowUs) : this.detectByDuplicates(bytes);
-    if (facts.ece && this.hasEcn) this.congested(nowUs);
-    this.step(facts, bytes, rttUs, isLossy);
+    const isLossy = this.hasSack ? this.detectLosses() : this.detectByDuplicates(bytes);
+    if (facts.ece && this.hasEcn) this.congested();
+    this.step(bytes, isLossy);
   }
 
   /** The state machine of recovery, and the window. */
-  private step(facts: AckFacts, bytes: number, rttUs: number, isLossy: boolean): void {
+  private step(bytes: number, isLossy: boolean): void {
     const { runs } = this;
-    const nowUs = facts.receivedUs;
     if (this.phase === timedOut) this.stepTimedOut(bytes);
-    if (this.phase !== open && ((runs.una - this.highSeq) | 0) >= 0) this.leaveRecovery();
-    if (isLossy && this.phase <= reducing) this.enterRecovery(bytes, nowUs);
+    if (this.hasReduced) this.passReduction();
+    if (isLossy && this.phase <= reducing) this.enterRecovery(bytes);
     const delivered = runs.delivery.bytes;
     if (this.phase === reducing || this.phase === recovering) {
       const isSafe = bytes > 0 && !isLossy;
       this.setWindow(this.prr.window(delivered, this.inFlight, this.ssthresh, this.mss, isSafe));
     } else if (bytes > 0) {
-      this.control.acked(this, delivered, rttUs, this.isWindowLimited(), nowUs);
+      this.control.acked(this, delivered, this.isWindowLimited());
     }
+    if (this.undo.isOpen && this.phase === open && ((runs.una - this.undoEnd) | 0) > 0) this.undo.close();
   }
 
   /** Did the probe repair a loss (RFC 8985 7.4)? */
@@ -438,7 +450,7 @@ export class LossRecovery extends RecoveryPhases {
       this.probeOut = false;
     } else if (beyond > 0) {
       this.probeOut = false;
-      this.congested(this.lastSentUs);
+      this.congested();
     } else if (bytes === 0 && this.runs.delivery.bytes === 0) {
       this.probeOut = false;
     }

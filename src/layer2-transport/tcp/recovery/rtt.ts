@@ -53,9 +53,10 @@ export class RttEstimator {
     this.baseRtoUs = Math.min(this.maxRtoUs, Math.max(this.baseRtoUs, afterLostSynRtoUs));
   }
 
-  /** `perRound`: how many samples a round trip gives, about. */
-  sample(rttUs: number, perRound: number, nowUs: number): void {
-    const rtt = rttUs < minGranularityUs ? minGranularityUs : rttUs;
+  /** Takes in `window.sampleUs`. `perRound`: how many samples a round trip gives, about. */
+  sample(window: { readonly sampleUs: number; readonly nowUs: number }, perRound: number): void {
+    const { sampleUs, nowUs } = window;
+    const rtt = sampleUs < minGranularityUs ? minGranularityUs : sampleUs;
     this.latestUs = rtt;
     if (this.srttUs === 0) {
       this.srttUs = rtt;

@@ -122,6 +122,10 @@ export class SentRuns {
   /** Marks the start of the present recovery for `Delivery.original`. */
   highSeq = 0;
   mss = 1460;
+  /** The moment of what goes out. */
+  nowUs = 0.5;
+  /** Delivery rates are wanted: runs carry what they need for it. */
+  isRated = false;
   /** The clock that the present ACK echoes; -1: none. */
   echoClock = -1;
   readonly delivery = new Delivery();
@@ -164,7 +168,8 @@ export class SentRuns {
   }
 
   /** New data at `nxt`. What goes out in the same moment with the same clock is one run. */
-  append(length: number, clock: number, sentUs: number): SentRun {
+  append(length: number, clock: number): SentRun {
+    const sentUs = this.nowUs;
     this.flyingBytes += length;
     const { last } = this;
     const seq = this.nxt;
@@ -197,7 +202,7 @@ export class SentRuns {
   }
 
   /** `length` bytes of a run go out again; a run is cut when that is less than all of it. Returns what is sent. */
-  resend(run: SentRun, length: number, clock: number, sentUs: number): SentRun {
+  resend(run: SentRun, length: number, clock: number): SentRun {
     if (length < run.length) this.split(run, length);
     if (run.state === lost) {
       this.unlinkLost(run);
@@ -211,7 +216,7 @@ export class SentRuns {
     }
     run.resends += 1;
     run.clock = clock;
-    run.sentUs = sentUs;
+    run.sentUs = this.nowUs;
     this.pushNewest(run);
     return run;
   }
@@ -458,10 +463,12 @@ export class SentRuns {
       delivery.rackSentUs = sentUs;
       delivery.rackEndSeq = end;
       delivery.rackResent = run.resends !== 0;
-      delivery.rateBytes = run.deliveredBytes;
-      delivery.rateUs = run.deliveredUs;
-      delivery.rateFlightStartUs = run.flightStartUs;
-      delivery.rateAppLimited = run.appLimited;
+      if (this.isRated) {
+        delivery.rateBytes = run.deliveredBytes;
+        delivery.rateUs = run.deliveredUs;
+        delivery.rateFlightStartUs = run.flightStartUs;
+        delivery.rateAppLimited = run.appLimited;
+      }
     }
     this.moveFack(end);
   }

@@ -19,21 +19,25 @@ export interface WindowState {
   readonly srttUs: number;
   /** Infinity: unknown. */
   readonly minRttUs: number;
+  /** The time of what is being looked at: an ACK's arrival, or now. Not an argument: a call would box it. */
+  readonly nowUs: number;
+  /** The round trip that the present ACK measured; -1: none. */
+  readonly sampleUs: number;
 }
 
 export interface CongestionControl {
   /** A connection starts or wakes; cwnd and ssthresh are set. */
-  begin(window: WindowState, nowUs: number): void;
+  begin(window: WindowState): void;
   /**
    * An ACK delivered `bytes` and the window may be changed upward (nothing is being recovered, or after a timeout).
-   * `rttUs` is its sample, -1: none. `isLimited`: the window was what held the sender back; else it must not grow.
+   * `isLimited`: the window was what held the sender back; else it must not grow.
    */
-  acked(window: WindowState, bytes: number, rttUs: number, isLimited: boolean, nowUs: number): void;
+  acked(window: WindowState, bytes: number, isLimited: boolean): void;
   /**
    * Congestion: returns the new ssthresh and remembers what `undo` needs. `flight`: bytes, at most cwnd.
    * `isTimeout`: found by the retransmission timer.
    */
-  reduced(window: WindowState, flight: number, isTimeout: boolean, nowUs: number): number;
+  reduced(window: WindowState, flight: number, isTimeout: boolean): number;
   /** The last `reduced` was for nothing. */
   undo(): void;
   /** Nothing was sent for so long: time that does not count as growth. */

@@ -39,15 +39,15 @@ export class Cubic implements CongestionControl {
     this.priorWindow = 0;
   }
 
-  acked(window: WindowState, bytes: number, rttUs: number, isLimited: boolean, nowUs: number): void {
+  acked(window: WindowState, bytes: number, isLimited: boolean): void {
     let left = bytes;
     if (window.cwnd < window.ssthresh) {
-      const share = this.hystart.acked(window, rttUs);
+      const share = this.hystart.acked(window);
       if (!isLimited) return;
       left = slowStart(window, share === 1 ? bytes : bytes / share);
       if (left <= 0) return;
     }
-    if (isLimited) this.avoid(window, left, nowUs);
+    if (isLimited) this.avoid(window, left);
   }
 
   reduced(window: WindowState, flight: number, isTimeout: boolean): number {
@@ -77,10 +77,10 @@ export class Cubic implements CongestionControl {
     if (this.epochUs >= 0) this.epochUs += idleUs;
   }
 
-  private avoid(window: WindowState, bytes: number, nowUs: number): void {
+  private avoid(window: WindowState, bytes: number): void {
     const { cwnd, mss } = window;
-    if (this.epochUs < 0) this.startEpoch(window, nowUs);
-    const seconds = (nowUs - this.epochUs + window.srttUs) / 1e6 - this.k;
+    if (this.epochUs < 0) this.startEpoch(window);
+    const seconds = (window.nowUs - this.epochUs + window.srttUs) / 1e6 - this.k;
     let target = this.wMax + cubicC * seconds * seconds * seconds * mss;
     if (target < cwnd) target = cwnd;
     else if (target > maxGrowth * cwnd) target = maxGrowth * cwnd;
@@ -93,9 +93,9 @@ export class Cubic implements CongestionControl {
     if (grown > cwnd) window.cwnd = grown;
   }
 
-  private startEpoch(window: WindowState, nowUs: number): void {
+  private startEpoch(window: WindowState): void {
     const { cwnd, mss } = window;
-    this.epochUs = nowUs;
+    this.epochUs = window.nowUs;
     this.renoWindow = cwnd;
     if (cwnd >= this.wMax) {
       this.wMax = cwnd;

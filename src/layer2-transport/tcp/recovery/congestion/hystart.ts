@@ -31,8 +31,11 @@ export class HyStart {
   }
 
   /** Takes in an ACK during slow start. Returns by what the growth is divided; may set ssthresh: slow start is over. */
-  acked(window: WindowState, rttUs: number): number {
-    if (((window.una - this.roundEnd) | 0) >= 0) this.startRound(window);
+  acked(window: WindowState): number {
+    const { roundEnd } = this;
+    const rttUs = window.sampleUs;
+    // An end beyond SND.NXT is left from long ago.
+    if (((window.una - roundEnd) | 0) >= 0 || ((roundEnd - window.nxt) | 0) > 0) this.startRound(window);
     if (rttUs >= 0) {
       if (rttUs < this.roundMinUs) this.roundMinUs = rttUs;
       this.samples += 1;

@@ -12,7 +12,7 @@ export class NewReno implements CongestionControl {
     this.ackedBytes = 0;
   }
 
-  acked(window: WindowState, bytes: number, _rttUs: number, isLimited: boolean): void {
+  acked(window: WindowState, bytes: number, isLimited: boolean): void {
     if (!isLimited) return;
     let left = bytes;
     if (window.cwnd < window.ssthresh) {
