@@ -37,6 +37,16 @@ export function headerBytes(kind: FramingKind): number {
 }
 
 /** Whether a line's end must be added. */
+/** A message as it goes on the wire: with its framing's header or line end. */
+export function framed(kind: FramingKind, data: Uint8Array | string): Uint8Array {
+  const bytes = typeof data === "string" ? Buffer.from(data) : data;
+  checkLength(kind, bytes.length);
+  const header = Buffer.alloc(headerBytes(kind));
+  if (header.length === 2) header.writeUInt16BE(bytes.length);
+  else if (header.length === 4) header.writeUInt32BE(bytes.length);
+  return Buffer.concat([header, bytes, Buffer.from(wantsLineEnd(kind, data) ? "\n" : "")]);
+}
+
 export function wantsLineEnd(kind: FramingKind, data: Uint8Array | string): boolean {
   if (kind !== "line") return false;
   return typeof data === "string" ? !data.endsWith("\n") : data[data.length - 1] !== lineFeed;

@@ -21,6 +21,7 @@ import type { OpenRecord } from "./app-connection.ts";
 import { Endpoint } from "./endpoint.ts";
 import { namingEnvironment, withEnvironment } from "./environment.ts";
 import { ApoError } from "./errors.ts";
+import { framed } from "./framing.ts";
 import { RuntimeListener } from "./listener.ts";
 import { checkOpenOptions, type OpenGround, type Opening } from "./options.ts";
 import { checkRuntimeOptions, noGuardOnHost } from "./runtime-options.ts";
@@ -222,7 +223,7 @@ export class Runtime implements Apo {
     const { name, module } = opening;
     const { recvlen } = opening.rules;
     const msgpack = opening.rules.framing === "msgpack";
-    const news = opening.client?.news;
+    const news = goesWithSyn(opening) ? undefined : opening.client?.news;
     if (!module) {
       const { handlers, framingFunction } = opening;
       const leaving = opening.client !== undefined;
@@ -279,7 +280,9 @@ export class Runtime implements Apo {
     const worker = this.nextWorker++ % this.threads.count;
     const endpoint = parties[id % parties.length] as number;
     const { address, port, connectMs } = client;
-    const request: ConnectRequest = { ...rules, id, address, port, connectMs, endpoint };
+    const early =
+      goesWithSyn(opening) && client.news !== undefined ? framed(rules.framing, client.news) : undefined;
+    const request: ConnectRequest = { ...rules, id, address, port, connectMs, endpoint, early };
     return new Promise((resolve, reject) => {
       this.connects.set(id, { resolve, reject, worker, module: module !== undefined });
       const open = this.endpoint.opens.get(id);
@@ -421,4 +424,9 @@ export class Runtime implements Apo {
     await this.threads.terminate();
     this.resolveClosed(error);
   }
+}
+
+/** Whether the first message is the SYN's to carry (TCP Fast Open): the worker sends it then, in any case. */
+function goesWithSyn({ rules, client }: Opening): boolean {
+  return rules.protocol === "tcp" && rules.tcp.fastOpen && client?.news !== undefined;
 }

@@ -63,6 +63,8 @@ export interface ConnectRequest extends ConnectionRules {
   readonly address: string;
   readonly port: number;
   readonly connectMs: number;
+  /** The first message as it goes on the wire, for a SYN with data (TCP Fast Open); nobody else sends it then. */
+  readonly early?: Uint8Array | undefined;
   readonly endpoint: number;
   /** Likewise. */
   readonly quiet?: boolean | undefined;

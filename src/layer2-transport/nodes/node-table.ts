@@ -204,6 +204,11 @@ export class NodeTable extends VNodeTable {
     Atomics.store(words, base + node.state, nodeState.open);
   }
 
+  /** Counts bytes as handed over to be sent that no app has counted. */
+  addEnqueued(sockfd24: number, bytes: number): void {
+    Atomics.add(this.words, this.baseOf(sockfd24) + node.enqueued, bytes);
+  }
+
   private take(shard: number): number {
     const { words } = this;
     const first = this.firstFree[shard] as number;

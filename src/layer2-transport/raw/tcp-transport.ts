@@ -10,7 +10,7 @@ import { ApoError, type ErrorCode } from "../../layer1-app/errors.ts";
 import { addressWords, type IpPrefix } from "../../layer3-ip/ip-prefix.ts";
 import type { PacketPort } from "../../layer3-ip/packet-port.ts";
 import type { Connection } from "../connection.ts";
-import type { Container } from "../container.ts";
+import { type Container, Containers } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
 import type { CloseCode } from "../descriptor.ts";
 import type { TcpGuard } from "../guard/tcp-guard.ts";
@@ -72,11 +72,13 @@ export class TcpTransport implements TcpEvents {
   /** A group's connections have one request: what it comes to is found once. */
   private lastRequest: ConnectRequest | undefined;
   private lastTarget: ConnectTarget | undefined;
+  private readonly containers: Containers;
 
   constructor(context: TcpTransportContext) {
     const { pool, nodes, counters, guard, port, addresses, prefixes, mtu } = context;
     this.context = context;
     this.events = context.events;
+    this.containers = new Containers(pool);
     const random = new CryptoRandom();
     const nowUs = context.nowUs();
     this.stack = new TcpStack({
@@ -141,12 +143,31 @@ export class TcpTransport implements TcpEvents {
       this.lastTarget = target;
     }
     this.stack.setTerms(request.id, request.tcp);
-    if (this.stack.connect(target) < 0) {
+    const early = request.early && this.earlyContainer(request.early);
+    if (request.early && !early) {
+      this.events.connectFailed(request, "ENOBUFS", "the frame pool is empty: the first message has no room");
+      return;
+    }
+    const sockfd24 = this.stack.connect(early ? { ...target, early } : target);
+    if (early && sockfd24 >= 0) this.context.nodes.addEnqueued(sockfd24, early.length);
+    if (sockfd24 < 0) {
+      early?.done();
       const text = `no local address, port or number is left for ${request.address}:${request.port}`;
       this.events.connectFailed(request, "EADDRNOTAVAIL", text);
     }
     // The terms live as long as connections have them.
     this.stack.closeTerms(request.id);
+  }
+
+  /** A first message in the pool; undefined when the pool is empty. */
+  private earlyContainer(bytes: Uint8Array): Container | undefined {
+    const { pool } = this.context;
+    const frame = pool.allocate(bytes.length);
+    if (frame === 0) return undefined;
+    pool.hold(frame, pool.partition);
+    pool.write(frame, 0, bytes);
+    // A part: it was never submitted, so nobody waits for its completion.
+    return this.containers.take(frame, 0, bytes.length, true);
   }
 
   /** The object of an open connection, made if it is at rest. */
@@ -230,7 +251,8 @@ export class TcpTransport implements TcpEvents {
   }
 
   sent(tcb: Tcb, container: Container, taken: boolean): void {
-    this.events.sent(this.connectionOf(tcb), container, taken);
+    if (tcb.told) this.events.sent(this.connectionOf(tcb), container, taken);
+    else container.done();
   }
 
   ended(tcb: Tcb, code: CloseCode, error?: ErrorCode): void {

@@ -34,6 +34,7 @@ export class Acknowledger {
       this.challenge.send(tcb);
       return false;
     }
+    if (tcb.synAckOut) this.core.completeHandshake(tcb);
     if (tcb.timestamps && segment.hasTimestamp) this.takeEcho(tcb);
     const windowChanged = this.takeWindow(tcb);
     const before = tcb.sendUna;

@@ -7,6 +7,7 @@
 
 import type { ApoError } from "../../layer1-app/errors.ts";
 import { type IpPrefix, prefixContains } from "../../layer3-ip/ip-prefix.ts";
+import type { Container } from "../container.ts";
 import type { ClientIndex } from "../nodes/client-index.ts";
 import { node, nodeState, sixFlag } from "../nodes/v-node.ts";
 import type { StackCore } from "./core.ts";
@@ -35,6 +36,8 @@ export interface ConnectTarget {
   readonly many: boolean;
   /** How long the handshake may take; 0: as long as SYNs are repeated. */
   readonly timeoutMs: number;
+  /** The first message, for the SYN itself where the server allows it (RFC 7413). */
+  readonly early?: Container | undefined;
   /** Given back in `connected` and `connectFailed`. */
   readonly owner: unknown;
 }
@@ -104,6 +107,10 @@ export class Connecting {
     tcb.iss = this.sequence.isn(core.words, base, core.nowUs);
     // What we begin carries our number in its label until the server gives us its own (a reflecting Linux keeps ours).
     tcb.label = core.labelOf(tcb);
+    if (target.early !== undefined) {
+      core.context.admission.account.queued += target.early.length;
+      tcb.queue.push(target.early);
+    }
     handshake.begin(tcb);
     tcb.handshakeAtUs = 0;
     tcb.connectUntilUs = target.timeoutMs > 0 ? core.nowUs + 1000 * target.timeoutMs : never;

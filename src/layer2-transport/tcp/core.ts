@@ -204,6 +204,13 @@ export class StackCore {
     if (terms.closed && terms.users === 0) this.terms.delete(openId);
   }
 
+  /** The first acknowledgement of a connection that stood before its handshake was complete. */
+  completeHandshake(tcb: Tcb): void {
+    tcb.synAckOut = false;
+    tcb.handshakeAtUs = never;
+    if (tcb.halfOpen) this.leaveHalfOpen(tcb);
+  }
+
   leaveHalfOpen(tcb: Tcb): void {
     tcb.halfOpen = false;
     this.halfOpenCount -= 1;

@@ -11,6 +11,7 @@ import { strangeKind, synVerdict } from "./admission.ts";
 import type { Challenge } from "./challenge.ts";
 import type { Closing } from "./closing.ts";
 import type { StackCore } from "./core.ts";
+import type { EarlyData } from "./early-data.ts";
 import type { Finder } from "./finder.ts";
 import type { Output } from "./output.ts";
 import { headerRoom } from "./packet-writer.ts";
@@ -36,6 +37,7 @@ export interface HandshakeParts {
   readonly replies: Replies;
   readonly closing: Closing;
   readonly sequence: InitialSequence;
+  readonly early: EarlyData;
   readonly challenge: Challenge;
 }
 
@@ -47,6 +49,9 @@ export class Handshake {
   private readonly replies: Replies;
   private readonly closing: Closing;
   private readonly sequence: InitialSequence;
+  private readonly early: EarlyData;
+  /** The SYN at hand has data that the receiver is to take. */
+  hasEarlyData = false;
   private readonly challenge: Challenge;
   private readonly syn: SynOptions = {
     mss: 0,
@@ -66,6 +71,7 @@ export class Handshake {
     this.replies = parts.replies;
     this.closing = parts.closing;
     this.sequence = parts.sequence;
+    this.early = parts.early;
     this.challenge = parts.challenge;
   }
 
@@ -74,7 +80,7 @@ export class Handshake {
     const { core } = this;
     const { writer } = this.output;
     const { options } = tcb;
-    const isAnswer = tcb.state === tcpState.synReceived;
+    const isAnswer = tcb.state === tcpState.synReceived || tcb.synAckOut;
     const isFirst = tcb.handshakeTries === 0;
     const { syn } = this;
     syn.mss = this.ownMss(tcb);
@@ -84,10 +90,14 @@ export class Handshake {
     if (!isFirst) this.output.advanceClock(tcb, true);
     syn.tsValue = this.output.timestampOf(tcb);
     syn.tsEcho = tcb.tsRecent;
-    if (!writer.open(tcb.version6, 20 + optionBytesMax)) return false;
+    this.early.fill(tcb, isAnswer, syn);
+    const data = isAnswer ? 0 : this.early.bytesFor(tcb);
+    if (!writer.open(tcb.version6, 20 + optionBytesMax + data)) return false;
     const { bytes, tcpAt } = writer;
     const length = writeSynOptions(bytes, tcpAt + 20, syn);
-    writer.trim(20 + length);
+    if (data > 0) tcb.queue.copy(core.context.pool, 0, data, tcpAt + 20 + length);
+    tcb.earlyBytes = Math.max(tcb.earlyBytes, data);
+    writer.trim(20 + length + data);
     writer.addresses(core.words, tcb.base);
     const ports = core.words[tcb.base + node.ports] as number;
     const ecn = isAnswer ? (tcb.ecn ? flag.ece : 0) : options.ecn && isFirst ? flag.ece | flag.cwr : 0;
@@ -152,6 +162,25 @@ export class Handshake {
     listener.halfOpen += 1;
     core.markDirty(tcb);
     tcb.handshakeAtUs = 0;
+    if (this.early.takesData(listener, tcb)) this.standEarly(listener, tcb);
+  }
+
+  /** The SYN at hand brought a good cookie and data: the app is told at once, the SYN-ACK follows. */
+  private standEarly(listener: TcpListener, tcb: Tcb): void {
+    const { core } = this;
+    const { segment } = core;
+    this.established(tcb);
+    if (tcb.state !== tcpState.established) return;
+    tcb.handshakeAtUs = 0;
+    tcb.synAckOut = true;
+    tcb.halfOpen = true;
+    core.halfOpenCount += 1;
+    listener.halfOpen += 1;
+    tcb.receiveEdge = (tcb.receiveNext + Math.min(windowMax, tcb.receiveBuffer)) | 0;
+    // The receiver is to take the payload as it takes any other.
+    segment.seq = tcb.receiveNext;
+    segment.flags &= ~flag.syn;
+    this.hasEarlyData = true;
   }
 
   /** A number and a record for the flow whose packet has been read. */
@@ -303,7 +332,7 @@ export class Handshake {
 
   private acksOurSyn(tcb: Tcb): boolean {
     const { ack } = this.core.segment;
-    return ((ack - tcb.iss) | 0) > 0 && ((ack - tcb.sendNext) | 0) <= 0;
+    return ((ack - tcb.iss) | 0) > 0 && ((ack - tcb.sendNext - tcb.earlyBytes) | 0) <= 0;
   }
 
   /** Both SYNs are acknowledged. The app's side is told, and may refuse. */
@@ -377,8 +406,22 @@ export class Handshake {
       return;
     }
     this.adoptLabel(tcb);
+    this.early.answered(tcb);
     tcb.ackNow = true;
+    const taken = (segment.ack - tcb.iss - 1) | 0;
     this.established(tcb);
+    if (taken > 0 && tcb.state === tcpState.established) this.earlyTaken(tcb, taken);
+  }
+
+  /** The server has taken data of our SYN. */
+  private earlyTaken(tcb: Tcb, bytes: number): void {
+    const { events, admission } = this.core.context;
+    tcb.sendUna = (tcb.sendUna + bytes) | 0;
+    tcb.sendNext = tcb.sendUna;
+    tcb.recovery.begin(this.rest.recoveryTerms(tcb), tcb.sendNext, this.core.nowUs);
+    tcb.queue.acked(bytes);
+    admission.account.queued -= bytes;
+    for (let done = tcb.queue.takeDone(); done; done = tcb.queue.takeDone()) events.sent(tcb, done, true);
   }
 
   /** The server's label leads the server to the connection: from here on it is ours too. */

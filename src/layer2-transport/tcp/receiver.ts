@@ -76,6 +76,15 @@ export class Receiver {
     tcb.over = true;
   }
 
+  /** The payload of a SYN that brought a Fast Open cookie (RFC 7413 4.2); its SYN has been taken off. */
+  receiveEarly(tcb: Tcb, words: Int32Array, at: number): void {
+    this.take(tcb, descriptor.frameOf(words, at), words, at);
+    // The SYN-ACK acknowledges it.
+    tcb.ackNow = false;
+    tcb.unackedBytes = 0;
+    this.core.markDirty(tcb);
+  }
+
   /** Layer 3's clock is the stack's; its low 32 bits travel in the descriptor. */
   private arrivalUs(words: Int32Array, at: number): number {
     const { nowUs } = this.core;

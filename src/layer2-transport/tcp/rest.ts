@@ -145,7 +145,7 @@ export class Rest {
     if (state !== tcpState.established && state !== tcpState.closeWait && state !== tcpState.finWait2) {
       return false;
     }
-    if (tcb.connection !== undefined || tcb.connecting || tcb.paused) return false;
+    if (tcb.synAckOut || tcb.connection !== undefined || tcb.connecting || tcb.paused) return false;
     if (!tcb.queue.isEmpty || !tcb.recovery.isEmpty || tcb.finWanted !== tcb.finSent) return false;
     if (tcb.unread.bytes > 0 || tcb.reassembly.bytes > 0 || (tcb.hasFin && !tcb.finTaken)) return false;
     if (tcb.ackNow || tcb.unackedBytes > 0 || tcb.ecnEcho || tcb.probes > 0) return false;

@@ -21,6 +21,7 @@ import { Closing } from "./closing.ts";
 import { Connecting, type ConnectTarget } from "./connecting.ts";
 import type { TcpContext } from "./context.ts";
 import { StackCore } from "./core.ts";
+import { EarlyData } from "./early-data.ts";
 import { Finder } from "./finder.ts";
 import { Handshake } from "./handshake.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
@@ -68,7 +69,18 @@ export class TcpStack {
     const { output, rest, finder, replies, closing } = this;
     const sequence = new InitialSequence(key());
     const challenge = new Challenge(core);
-    this.handshake = new Handshake({ core, output, rest, finder, replies, closing, sequence, challenge });
+    const early = new EarlyData(core, key());
+    this.handshake = new Handshake({
+      early,
+      core,
+      output,
+      rest,
+      finder,
+      replies,
+      closing,
+      sequence,
+      challenge,
+    });
     this.receiver = new Receiver(core, new Acknowledger(core, challenge), challenge);
     this.timers = new Timers(core, output, rest, this.handshake, closing);
     this.connecting = new Connecting(core, this.clients, this.handshake, sequence, key());
@@ -172,6 +184,7 @@ export class TcpStack {
     const { core, rest } = this;
     if (tcb.handshakeAtUs === 0) {
       if (!this.handshake.sendSyn(tcb)) return false;
+      if (tcb.synAckOut && !this.output.transmit(tcb)) return false;
     } else if (!this.output.transmit(tcb)) return false;
     if (tcb.state === tcpState.timeWait) {
       // After a half-close somebody may still be busy with what came before the peer's FIN.
@@ -202,6 +215,15 @@ export class TcpStack {
     const flags = segment.flags & (flag.syn | flag.ack | flag.rst | flag.fin);
     if (listener !== undefined && flags === flag.syn) {
       this.handshake.listen(listener, hopLimit);
+      if (this.handshake.hasEarlyData) {
+        this.handshake.hasEarlyData = false;
+        const sockfd24 = finder.find();
+        const tcb = sockfd24 < 0 ? undefined : core.activeAt(context.nodes.baseOf(sockfd24));
+        if (tcb !== undefined) {
+          this.receiver.receiveEarly(tcb, words, at);
+          return;
+        }
+      }
     } else if (listener !== undefined && (flags & ~flag.fin) === flag.ack && this.cookieCame(listener)) {
       const sockfd24 = finder.find();
       const tcb = sockfd24 < 0 ? undefined : core.activeAt(context.nodes.baseOf(sockfd24));

@@ -67,6 +67,12 @@ export class Tcb {
   connecting = false;
   /** It counts among the listener's half-open connections. */
   halfOpen = false;
+  /** It stands by data in its SYN; our SYN-ACK has not been acknowledged yet. */
+  synAckOut = false;
+  /** Our SYN-ACK brings a Fast Open cookie. */
+  grantsCookie = false;
+  /** Bytes of the queue that went out in our SYN. */
+  earlyBytes = 0;
   /** It waits for `flush`. */
   dirty = false;
 
@@ -186,6 +192,9 @@ export class Tcb {
     this.told = false;
     this.connecting = false;
     this.halfOpen = false;
+    this.synAckOut = false;
+    this.grantsCookie = false;
+    this.earlyBytes = 0;
     this.dirty = false;
     this.resetSending();
     this.resetReceiving();
