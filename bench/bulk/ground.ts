@@ -53,7 +53,7 @@ export class BulkGround {
     return new BulkGround({ wire, a, b, program });
   }
 
-  /** Starts a transfer of so many streams. Ours always calls, and the kernel always listens: on `tun` both are the same. */
+  /** Starts a transfer of so many streams. Ours always calls, and the kernel always listens. */
   async start(path: BulkPath, streams: number): Promise<Transfer> {
     const { a, b } = this;
     const direct = path.endsWith("on the device");
