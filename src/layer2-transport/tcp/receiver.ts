@@ -12,6 +12,7 @@ import type { Acknowledger } from "./acknowledge.ts";
 import { strangeKind } from "./admission.ts";
 import type { Challenge } from "./challenge.ts";
 import type { StackCore } from "./core.ts";
+import { inserted } from "./receive/reassembly-queue.ts";
 import { type Tcb, tcpState } from "./tcb.ts";
 import { flag } from "./wire/segment.ts";
 
@@ -24,6 +25,8 @@ const ecnMask = 3;
 const duplicateAckUs = 500_000;
 /** Payload shorter than this is copied when it must wait: it must not tie up a frame of its own. */
 const smallPayload = 512;
+/** Early payload that fills less than so much of a large frame is moved to small ones. */
+const scatteredBytes = 16_384;
 
 export class Receiver {
   private readonly core: StackCore;
@@ -275,18 +278,45 @@ export class Receiver {
     }
     const before = reassembly.bytes;
     reassembly.maxBytes = Math.max(tcb.receiveBuffer, 65_536);
-    const result = reassembly.insert(seq, frame, offset, length, tcb.receiveNext);
+    const wastes =
+      length > smallFrameBytes && length < scatteredBytes && context.pool.frameBytes(frame) > length;
+    const result = wastes
+      ? this.scatter(tcb, seq, frame, offset, length)
+      : reassembly.insert(seq, frame, offset, length, tcb.receiveNext);
     context.admission.account.received += reassembly.bytes - before;
-    if (result === 1) {
+    if (result === inserted.duplicate) {
       if (!tcb.sack) return;
       tcb.hasDuplicate = true;
       tcb.duplicateStart = reassembly.duplicateStart;
       tcb.duplicateEnd = reassembly.duplicateEnd;
-    } else if (result === 2) {
+    } else if (result === inserted.refused) {
       context.counters.add("layer2.tcp.drop.reassembly");
       const six = tcb.version6 ? 4 : 1;
       context.admission.strange(strangeKind.gaps, words, tcb.base + node.peerAddress, six, timeMs);
     }
+  }
+
+  /**
+   * Keeps early payload in small frames: a few segments that came as one would tie up a large frame, and the queue
+   * would soon refuse the next. Answers as `insert` does, for the worst of the pieces.
+   */
+  private scatter(tcb: Tcb, seq: number, frame: number, offset: number, length: number): number {
+    const { pool } = this.core.context;
+    const from = frame * smallFrameBytes + offset;
+    let worst: number = inserted.kept;
+    for (let done = 0; done < length; done += smallFrameBytes) {
+      const bytes = Math.min(smallFrameBytes, length - done);
+      const own = pool.allocateFrame(false);
+      if (own === 0) {
+        worst = inserted.refused;
+        break;
+      }
+      pool.bytes.copyWithin(own * smallFrameBytes, from + done, from + done + bytes);
+      const result = tcb.reassembly.insert((seq + done) | 0, own, 0, bytes, tcb.receiveNext);
+      if (result > worst) worst = result;
+    }
+    pool.release(frame);
+    return worst;
   }
 
   /** Hands payload to the events' side, or lets it wait. */
