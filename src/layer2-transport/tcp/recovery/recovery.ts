@@ -57,7 +57,7 @@ export class LossRecovery extends RecoveryPhases {
     this.rtt.restore(srttUs, rttvarUs);
     this.rtoUs = this.rtt.baseRtoUs;
     this.cwnd = (cwndSegments < 1 ? 1 : cwndSegments) * terms.mss;
-    this.ssthresh = ssthreshSegments >= 0xffff ? Infinity : ssthreshSegments * terms.mss;
+    this.ssthresh = ssthreshSegments >= 0xffff ? Infinity : Math.max(2, ssthreshSegments) * terms.mss;
     this.control.begin(this);
     if (idleUs > this.rtoUs) this.restart(idleUs);
   }
@@ -79,6 +79,8 @@ export class LossRecovery extends RecoveryPhases {
     this.mss = mss;
     this.runs.mss = mss;
     if (this.cwnd < mss) this.cwnd = mss;
+    if (this.ssthresh < 2 * mss) this.ssthresh = 2 * mss;
+    this.setDuplicateBytes();
   }
 
   /** A router says that what is out was too long: all of it goes out again, which is no sign of congestion. */
