@@ -101,6 +101,7 @@ export interface ScriptSettings {
   admission?: Admission;
   /** Frames of the pool, which is how memory gets short. */
   smallFrames?: number;
+  largeFrames?: number;
   startUs?: number;
 }
 
@@ -140,13 +141,20 @@ export class TcpScript {
   private readonly segment = new Segment();
 
   constructor(settings: ScriptSettings = {}) {
-    const { seed = 1, mtu = 1500, version6 = false, smallFrames = 512, startUs = 5e6 } = settings;
+    const {
+      seed = 1,
+      mtu = 1500,
+      version6 = false,
+      smallFrames = 512,
+      largeFrames = 16,
+      startUs = 5e6,
+    } = settings;
     const random = new RandomStream(new SeedMixer(BigInt(seed)));
     const source = { word: () => random.next() | 0 };
     this.version6 = version6;
     this.nowUs = startUs;
     this.admission = settings.admission ?? new AcceptAll();
-    this.pool = new CheckedPool(takePool(smallFrames, 16));
+    this.pool = new CheckedPool(takePool(smallFrames, largeFrames));
     this.containers = new Containers(this.pool);
     for (let shard = 0; shard < shards; shard += 1) this.nodes.adopt(shard);
     this.wheel = new TimingWheel(this.nodes, Math.floor(startUs / 1000) | 0);

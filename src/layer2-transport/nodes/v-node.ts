@@ -16,7 +16,7 @@
  * | 7     | worker     | messages received (uint32, wraps) |
  * | 8     | worker     | peer port << 16, local port |
  * | 9     | worker     | `sendlen`: how far word 4 may run ahead of word 5 |
- * | 10    | worker     | index of the transport's active record; 0: at rest |
+ * | 10    | worker     | index of the transport's active record; 0: at rest; less (TCP): at rest, ~ the allowance of challenge ACKs |
  * | 11    | worker     | the flow's steering hash, by which the flow index has it |
  * | 12-15 | worker     | peer address, network order (IPv4: word 12) |
  * | 16-19 | worker     | local address likewise |

@@ -94,6 +94,9 @@ export class Acknowledger {
     const { core } = this;
     const { events, admission } = core.context;
     tcb.sendUna = (before + acked) | 0;
+    // Progress: segments as long as these do get through, whatever an ICMP error says (RFC 5927 7.2).
+    if (acked >= tcb.mss) tcb.provenMss = tcb.mss;
+    tcb.doubtfulMss = 0;
     const finAcked = tcb.finSent && tcb.sendUna === tcb.sendNext;
     const data = finAcked ? acked - 1 : acked;
     tcb.queue.acked(data);

@@ -68,7 +68,7 @@ export class StackCore {
   /** The active record of a v-node, if it has one. */
   activeAt(base: number): Tcb | undefined {
     const index = this.words[base + node.active] as number;
-    return index === 0 ? undefined : this.records[index];
+    return index <= 0 ? undefined : this.records[index];
   }
 
   /** One more than the highest index of a record. */
@@ -83,7 +83,7 @@ export class StackCore {
   /** TCP has nothing more to do with the number, although an app may. */
   isOver(base: number): boolean {
     return (
-      this.words[base + node.active] === 0 &&
+      (this.words[base + node.active] as number) <= 0 &&
       ((this.words[base + node.tcp] as number) & 15) === tcpState.closed
     );
   }
@@ -103,8 +103,11 @@ export class StackCore {
 
   /** Gives a record back; its v-node is at rest, or free. */
   deactivate(tcb: Tcb): void {
-    // At the end of a connection its number may be another's by now.
-    if (this.words[tcb.base + node.active] === tcb.index) this.words[tcb.base + node.active] = 0;
+    // At the end of a connection its number may be another's by now. At rest the word keeps the allowance of challenge
+    // ACKs: one that began anew with each rest would be none.
+    if (this.words[tcb.base + node.active] === tcb.index) {
+      this.words[tcb.base + node.active] = tcb.challenge === 0 ? 0 : ~tcb.challenge;
+    }
     this.activeCount -= 1;
     const { account } = this.context.admission;
     account.records -= recordBytes;

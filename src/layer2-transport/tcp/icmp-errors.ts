@@ -12,11 +12,10 @@ import type { Closing } from "./closing.ts";
 import type { StackCore } from "./core.ts";
 import type { Finder } from "./finder.ts";
 import { headerRoom } from "./packet-writer.ts";
-import { leastMss } from "./rest.ts";
 import { type Tcb, tcpState } from "./tcb.ts";
 
 const quotedAt = 8;
-/** No path is taken to be narrower (RFC 791's 576, RFC 8200 5). */
+/** A path narrower than this is not believed (RFC 791's 576, RFC 8201 4). */
 const leastMtu = { four: 576, six: 1280 } as const;
 
 export class IcmpErrors {
@@ -76,18 +75,28 @@ export class IcmpErrors {
   private tooBig(tcb: Tcb, mtu: number): void {
     const { core } = this;
     const floor = tcb.version6 ? leastMtu.six : leastMtu.four;
-    const path = Math.max(floor, mtu) - headerRoom(tcb.version6) - (tcb.timestamps ? 12 : 0);
-    const mss = Math.max(leastMss, path);
-    if (mss >= tcb.mss || tcb.state < tcpState.established) {
+    const mss = mtu - headerRoom(tcb.version6) - (tcb.timestamps ? 12 : 0);
+    if (mtu < floor || mss >= tcb.mss || tcb.state < tcpState.established) {
       core.context.counters.add("layer2.drop.icmp-ignored");
       return;
     }
-    core.context.counters.add("layer2.tcp.path-mtu-changes");
-    tcb.peerMss = Math.min(tcb.peerMss, mss + (tcb.timestamps ? 12 : 0));
-    tcb.mss = mss;
-    tcb.recovery.pathShrank(mss, core.nowUs);
-    core.markDirty(tcb);
+    // RFC 5927 7.2: longer ones do get through, so it can wait until they do not any more.
+    if (mss < tcb.provenMss && tcb.recovery.backoffs === 0) {
+      tcb.doubtfulMss = mss;
+      return;
+    }
+    narrowPath(core, tcb, mss);
   }
+}
+
+/** The path takes no longer segments than these: what was too long goes out again. */
+export function narrowPath(core: StackCore, tcb: Tcb, mss: number): void {
+  core.context.counters.add("layer2.tcp.path-mtu-changes");
+  tcb.peerMss = Math.min(tcb.peerMss, mss + (tcb.timestamps ? 12 : 0));
+  tcb.mss = mss;
+  tcb.doubtfulMss = 0;
+  tcb.recovery.pathShrank(mss, core.nowUs);
+  core.markDirty(tcb);
 }
 
 function bytes32(bytes: Uint8Array, at: number): number {

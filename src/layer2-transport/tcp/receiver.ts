@@ -21,8 +21,6 @@ const recentValidMs = 24 * 24 * 3600 * 1000;
 /** Congestion experienced (RFC 3168 5). */
 const ecnCe = 3;
 const ecnMask = 3;
-/** Out-of-window segments are answered by so many ACKs a second at most (Linux: one in 500 ms). */
-const duplicateAckUs = 500_000;
 /** Payload shorter than this is copied when it must wait: it must not tie up a frame of its own. */
 const smallPayload = 512;
 /** Early payload that fills less than so much of a large frame is moved to small ones. */
@@ -131,20 +129,13 @@ export class Receiver {
   private answerOutOfWindow(tcb: Tcb): void {
     const { core } = this;
     const { segment } = core;
-    const isPure = segment.payloadLength === 0 && (segment.flags & (flag.syn | flag.fin)) === 0;
+    const isPure = segment.payloadLength === 0 && (segment.flags & flag.fin) === 0;
     // A keepalive's segment lies before the window and wants an answer; so does every retransmission.
-    if (
-      isPure &&
-      core.nowUs - tcb.lastDuplicateAckUs < duplicateAckUs &&
-      segment.seq !== ((tcb.receiveNext - 1) | 0)
-    ) {
-      return;
-    }
-    if ((segment.flags & flag.syn) !== 0) {
+    const isKeepalive = segment.seq === ((tcb.receiveNext - 1) | 0);
+    if ((segment.flags & flag.syn) !== 0 || (isPure && !isKeepalive)) {
       this.challenge.send(tcb);
       return;
     }
-    tcb.lastDuplicateAckUs = core.nowUs;
     tcb.ackNow = true;
     core.markDirty(tcb);
   }

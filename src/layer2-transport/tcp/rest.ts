@@ -60,7 +60,11 @@ export class Rest {
     const found = core.activeAt(base);
     if (found !== undefined) return found;
     const { words } = core;
+    const allowance = words[base + node.active] as number;
     const tcb = core.activate(sockfd24, base);
+    tcb.challenge = allowance < 0 ? ~allowance : 0;
+    // Whatever it was woken for: it is looked at, at the end of the turn, and rests again if it was for nothing.
+    core.markDirty(tcb);
     const terms = words[base + node.terms] as number;
     const tcp = words[base + node.tcp] as number;
     tcb.state = tcp & 15;

@@ -96,6 +96,10 @@ export class Tcb {
   finSent = false;
   persistAtUs = never;
   persistBackoff = 0;
+  /** Segments of this length have got through, as far as is known since the record was made; 0: none has. */
+  provenMss = 0;
+  /** What an ICMP error says of the path, against what is known: believed when nothing gets through any more. */
+  doubtfulMss = 0;
   /** Since when something has been unacknowledged without any progress; 0: nothing is. */
   stalledSinceUs = 0;
 
@@ -133,7 +137,6 @@ export class Tcb {
   duplicateEnd = 0;
   /** State of the allowance for challenge ACKs. */
   challenge = 0;
-  lastDuplicateAckUs = 0;
 
   // --- options in use ---
   timestamps = false;
@@ -233,6 +236,8 @@ export class Tcb {
     this.finSent = false;
     this.persistAtUs = never;
     this.persistBackoff = 0;
+    this.provenMss = 0;
+    this.doubtfulMss = 0;
     this.stalledSinceUs = 0;
     this.recovery.drop();
   }
@@ -254,6 +259,5 @@ export class Tcb {
     this.quickAcks = 0;
     this.receiveMss = 536;
     this.hasDuplicate = false;
-    this.lastDuplicateAckUs = 0;
   }
 }

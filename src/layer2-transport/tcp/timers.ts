@@ -9,6 +9,7 @@ import { node } from "../nodes/v-node.ts";
 import type { Closing } from "./closing.ts";
 import type { StackCore } from "./core.ts";
 import type { Handshake } from "./handshake.ts";
+import { narrowPath } from "./icmp-errors.ts";
 import type { Output } from "./output.ts";
 import type { Rest } from "./rest.ts";
 import { never, type Tcb, tcpState } from "./tcb.ts";
@@ -103,6 +104,11 @@ export class Timers {
    * RFC 4821 7.7): they become as short as Linux's search begins with.
    */
   private suspectPath(tcb: Tcb): void {
+    if (tcb.doubtfulMss > 0 && tcb.recovery.backoffs > 0) {
+      // Nothing gets through any more: what an ICMP error said is true.
+      narrowPath(this.core, tcb, Math.min(tcb.mss, tcb.doubtfulMss));
+      return;
+    }
     if (tcb.recovery.backoffs !== blackholeBackoffs || tcb.mss <= searchMss) return;
     const out = (tcb.sendNext - tcb.sendUna) | 0;
     if (out < tcb.mss) return;

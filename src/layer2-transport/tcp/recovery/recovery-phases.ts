@@ -81,6 +81,7 @@ export class RecoveryPhases implements WindowState {
   /** Without SACK: duplicate ACKs, and the bytes that they stand for. */
   protected duplicateAcks = 0;
   protected duplicateBytes = 0;
+  protected duplicateLimit = 0;
   /** The most that was in flight in this round trip, which ends at `flightEnd`. */
   protected maxFlight = 0;
   protected wasAppLimited = false;

@@ -393,14 +393,20 @@ export class LossRecovery extends RecoveryPhases {
       else this.duplicateAcks -= gone;
       delivery.bytes = Math.max(bytes - counted, Math.min(bytes, mss));
       if (delivery.resent) delivery.original = false;
+      this.duplicateLimit = this.segments((runs.nxt - runs.una) | 0);
     } else if (
       facts.ack === runs.una &&
       runs.first !== undefined &&
       !facts.hasPayload &&
       !facts.windowChanged
     ) {
-      this.duplicateAcks += 1;
-      delivery.bytes = mss;
+      if (this.duplicateAcks === 0) this.duplicateLimit = this.segments((runs.nxt - runs.una) | 0);
+      // No more than what was out when they began: else whoever repeats himself has all of his window sent at once
+      // (RFC 5681 3.2, the remark on [SCWA99]).
+      if (this.duplicateAcks < this.duplicateLimit) {
+        this.duplicateAcks += 1;
+        delivery.bytes = mss;
+      }
     }
     this.setDuplicateBytes();
   }
