@@ -104,7 +104,7 @@ export class Threads {
   async start(endpoint: Endpoint): Promise<void> {
     const { link } = this.settings;
     if (link) {
-      this.guard = new OperatorGuard();
+      this.guard = new OperatorGuard({ bytes: this.settings.tcpGuard.memoryBytes, memory: this.ceiling });
       await startGuard(link.options.guard, this.guard);
       const partition = nativeParty(this.parties);
       this.rawLink = startRawLink({

@@ -16,7 +16,7 @@ const someShare = 0.75;
 const highShare = 0.9;
 /** Eviction goes on until this share is reached, so that it need not begin again at once. */
 const enoughShare = 0.7;
-const unitBytes = 1024;
+export const ceilingUnitBytes = 1024;
 
 /** Shared memory of the ceiling: one word a worker, KiB that it keeps. */
 export function createCeilingMemory(workers: number): SharedArrayBuffer {
@@ -40,12 +40,12 @@ export class MemoryCeiling {
 
   /** Tells the others, and hears of them. */
   refresh(): void {
-    Atomics.store(this.shared, this.worker, Math.ceil(this.account.total / unitBytes));
+    Atomics.store(this.shared, this.worker, Math.ceil(this.account.total / ceilingUnitBytes));
     let sum = 0;
     for (let worker = 0; worker < this.shared.length; worker += 1) {
       if (worker !== this.worker) sum += Atomics.load(this.shared, worker);
     }
-    this.others = sum * unitBytes;
+    this.others = sum * ceilingUnitBytes;
   }
 
   /** Bytes that all keep together. */

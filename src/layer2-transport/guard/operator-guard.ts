@@ -6,6 +6,7 @@
  */
 
 import { type Guard, LinkGuard } from "../../layer3-ip/guard.ts";
+import { ceilingUnitBytes, createCeilingMemory } from "./memory-ceiling.ts";
 import type { AttackKind, AttackNote, GuardReport, TraceNote } from "./report.ts";
 import { type BlockClock, type TimedBlock, TimedBlocks, wallClock } from "./timed-blocks.ts";
 
@@ -44,6 +45,8 @@ export interface RuntimeGuard extends Guard {
   attacks(): Attack[];
   /** Who did what, dropped packets and attacks together; the latest first, at most 1,024 of either layer. */
   trace(): TraceRecord[];
+  /** What TCP connections keep, and the ceiling on it, in bytes. Off by what has changed in the last 10 ms. */
+  memory(): { readonly kept: number; readonly ceiling: number };
   /** Whom the guard has blocked of its own accord, and until when. */
   blocks(): TimedBlock[];
   /** Blocks a prefix for so many milliseconds. False: it is on the allow list, or blocked for good. */
@@ -76,14 +79,26 @@ export class OperatorGuard extends LinkGuard implements RuntimeGuard {
   private readonly ongoing = new Map<AttackKind, Ongoing>();
   private readonly traces = new Map<string, Trace>();
 
-  constructor(clock: BlockClock = wallClock) {
+  private readonly kept: Int32Array;
+  private readonly ceiling: number;
+
+  /** `ceiling`: bytes, and what the workers write there of what they keep. */
+  constructor(ceiling = { bytes: 0, memory: createCeilingMemory(1) }, clock: BlockClock = wallClock) {
     super();
+    this.ceiling = ceiling.bytes;
+    this.kept = new Int32Array(ceiling.memory);
     this.clock = clock;
     this.timed = new TimedBlocks(this, clock);
   }
 
   attacks(): Attack[] {
     return [...this.ongoing].map(([kind, ongoing]) => joined(kind, ongoing, false));
+  }
+
+  memory(): { kept: number; ceiling: number } {
+    let units = 0;
+    for (let worker = 0; worker < this.kept.length; worker += 1) units += Atomics.load(this.kept, worker);
+    return { kept: units * ceilingUnitBytes, ceiling: this.ceiling };
   }
 
   blocks(): TimedBlock[] {
@@ -197,7 +212,6 @@ const words: Readonly<Record<AttackKind, string>> = {
   "connection-flood": "flood of connections",
   "reset-storm": "storm of resets",
   "stray-segments": "storm of segments of no connection",
-  "cookie-guessing": "guessing of SYN cookies",
   "gap-flood": "flood of out-of-order data",
   "slow-read": "peers that do not read what they asked for",
   memory: "memory for connections runs short",

@@ -9,7 +9,6 @@ export const attackKinds = [
   "connection-flood",
   "reset-storm",
   "stray-segments",
-  "cookie-guessing",
   "gap-flood",
   "slow-read",
   "memory",

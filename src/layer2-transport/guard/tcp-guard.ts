@@ -40,7 +40,7 @@ export interface TcpGuardContext extends TcpGuardStart {
 }
 
 type Watches = Readonly<
-  Record<"flood" | "connections" | "resets" | "strays" | "cookies" | "gaps" | "slow" | "memory", AttackWatch>
+  Record<"flood" | "connections" | "resets" | "strays" | "gaps" | "slow" | "memory", AttackWatch>
 >;
 
 const tickMs = 10;
@@ -324,7 +324,6 @@ export class TcpGuard implements Admission, EvictorEvents {
       connections: new AttackWatch("connection-flood", settings.alarmConnections, networkBits),
       resets: new AttackWatch("reset-storm", settings.alarmStrays, sourceBits),
       strays: new AttackWatch("stray-segments", settings.alarmStrays, sourceBits),
-      cookies: new AttackWatch("cookie-guessing", settings.alarmStrays, sourceBits),
       gaps: new AttackWatch("gap-flood", settings.alarmStrays, sourceBits),
       slow: new AttackWatch("slow-read", settings.alarmSlow, sourceBits),
       memory: new AttackWatch("memory", 1, sourceBits),
@@ -332,17 +331,15 @@ export class TcpGuard implements Admission, EvictorEvents {
   }
 
   private watchesByStrange(): (AttackWatch | undefined)[] {
-    const { strays, resets, cookies, gaps } = this.watches;
+    const { strays, resets, gaps } = this.watches;
     const by: (AttackWatch | undefined)[] = [];
     by[strangeKind.ack] = strays;
     by[strangeKind.rst] = resets;
     by[strangeKind.syn] = strays;
     by[strangeKind.badAck] = strays;
-    by[strangeKind.cookie] = cookies;
-    // Told by the meters and the evictor.
+    // The meters tell of these.
     by[strangeKind.halfOpen] = undefined;
     by[strangeKind.gaps] = gaps;
-    by[strangeKind.stalled] = undefined;
     return by;
   }
 }

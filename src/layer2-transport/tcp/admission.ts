@@ -13,7 +13,7 @@ export type SynVerdict = (typeof synVerdict)[keyof typeof synVerdict];
 
 /** What a peer did that no well-meaning one does often. Numbers, since they are told a million times a second. */
 export const strangeKind = {
-  /** An ACK or data segment of no connection that we know (an ACK storm; a scan). */
+  /** An ACK or data segment of no connection that we know, and with no cookie of ours (an ACK storm; guessing). */
   ack: 0,
   /** A reset of no connection, or of one but not exactly at RCV.NXT (RFC 5961 3.2). */
   rst: 1,
@@ -21,14 +21,10 @@ export const strangeKind = {
   syn: 2,
   /** An ACK for data that was never sent, or older than RFC 5961 5.2 allows. */
   badAck: 3,
-  /** An ACK that was to bring a SYN cookie and brought none that is ours. */
-  cookie: 4,
   /** A handshake that nobody completed: its record has been given up. */
-  halfOpen: 5,
+  halfOpen: 4,
   /** Out-of-order data beyond the limits of bytes or gaps. */
-  gaps: 6,
-  /** A window of 0 for longer than the guard allows, or a connection that takes its bytes too slowly. */
-  stalled: 7,
+  gaps: 5,
 } as const;
 export type StrangeKind = (typeof strangeKind)[keyof typeof strangeKind];
 

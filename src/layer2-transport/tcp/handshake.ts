@@ -367,7 +367,10 @@ export class Handshake {
     const { listener } = tcb;
     const six = tcb.version6 ? 4 : 1;
     const peer = tcb.base + node.peerAddress;
-    if (listener === undefined || !context.admission.opened(core.words, peer, six, core.timeMs)) {
+    if (
+      listener === undefined ||
+      !context.admission.opened(core.words, peer, six, core.timeMs, listener.port)
+    ) {
       this.closing.abort(tcb, true);
       return;
     }

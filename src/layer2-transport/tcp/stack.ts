@@ -233,6 +233,9 @@ export class TcpStack {
       }
     } else if (listener !== undefined && (flags & flag.ack) === 0) {
       // RFC 9293 3.10.7.2: neither a plain SYN nor an acknowledgement of anything: a listener says nothing to that.
+      if ((flags & flag.rst) !== 0) {
+        admission.strange(strangeKind.rst, finder.ends, 0, finder.wordCount, core.timeMs, hopLimit);
+      }
       counters.add("layer2.drop.no-connection");
     } else {
       const isReset = (flags & flag.rst) !== 0;

@@ -54,7 +54,7 @@ const note = (over: Partial<AttackNote> = {}): AttackNote => ({
 describe("blocks for a time", () => {
   test("end by themselves, and leave what the operator has blocked", async () => {
     const clock = new Clock();
-    const guard = new OperatorGuard(clock);
+    const guard = new OperatorGuard(undefined, clock);
     await guard.block("198.51.100.1");
     guard.hear(0, block("192.0.2.7"));
     guard.hear(0, block("2001:db8:1::/64", 5000));
@@ -73,7 +73,7 @@ describe("blocks for a time", () => {
   });
 
   test("who is allowed is not blocked", async () => {
-    const guard = new OperatorGuard(new Clock());
+    const guard = new OperatorGuard(undefined, new Clock());
     await guard.allow("192.0.2.0/24");
     guard.hear(0, block("192.0.2.7"));
     await settle();
@@ -83,7 +83,7 @@ describe("blocks for a time", () => {
 
   test("one that is blocked already stays for longer", async () => {
     const clock = new Clock();
-    const guard = new OperatorGuard(clock);
+    const guard = new OperatorGuard(undefined, clock);
     expect(await guard.blockFor("192.0.2.7", 1000)).toBe(true);
     expect(await guard.blockFor("192.0.2.7", 3000)).toBe(true);
     await clock.pass(2000);
@@ -93,7 +93,7 @@ describe("blocks for a time", () => {
   });
 
   test("are bounded: who would come off first gives way", async () => {
-    const guard = new OperatorGuard(new Clock());
+    const guard = new OperatorGuard(undefined, new Clock());
     for (let n = 0; n < 4100; n += 1) await guard.blockFor(`10.0.${n >> 8}.${n & 255}`, 10_000 + n);
     expect(guard.blocks()).toHaveLength(4096);
     expect(guard.entries().blocked).toBe(4096);
@@ -104,7 +104,7 @@ describe("blocks for a time", () => {
 
 describe("attacks", () => {
   test("of several workers are one, from its first sign to its last", () => {
-    const guard = new OperatorGuard(new Clock());
+    const guard = new OperatorGuard(undefined, new Clock());
     const told: [Attack, string][] = [];
     guard.onAttack = (attack, text) => told.push([attack, text]);
     guard.hear(0, { ...nothing, attacks: [note()] });
@@ -125,7 +125,7 @@ describe("attacks", () => {
   });
 
   test("a worker's death ends its part", () => {
-    const guard = new OperatorGuard(new Clock());
+    const guard = new OperatorGuard(undefined, new Clock());
     guard.hear(3, { ...nothing, attacks: [note()] });
     guard.forgetWorker(3);
     expect(guard.attacks()).toEqual([]);
@@ -140,7 +140,7 @@ describe("the table of offenders", () => {
 
   test("joins what both layers saw of one source", () => {
     const clock = new Clock();
-    const guard = new OperatorGuard(clock);
+    const guard = new OperatorGuard(undefined, clock);
     const seen = new Date(900_000);
     // What layer 3 saw of it, since no native thread runs here.
     guard.offenders = () => [
@@ -170,14 +170,14 @@ describe("the table of offenders", () => {
   });
 
   test("says who is blocked, and until when", async () => {
-    const guard = new OperatorGuard(new Clock());
+    const guard = new OperatorGuard(undefined, new Clock());
     guard.hear(0, block("192.0.2.7", 2500));
     await settle();
     expect(guard.trace()[0]).toMatchObject({ source: "192.0.2.7", blockedUntil: new Date(1_002_500) });
   });
 
   test("is bounded", () => {
-    const guard = new OperatorGuard(new Clock());
+    const guard = new OperatorGuard(undefined, new Clock());
     for (let n = 0; n < 2000; n += 1) guard.hear(0, trace(`10.0.${n >> 8}.${n & 255}`, "syn-flood", 1));
     expect(guard.trace()).toHaveLength(1024);
   });

@@ -166,7 +166,6 @@ describe("alarms", () => {
   const cases = [
     ["reset-storm", strangeKind.rst],
     ["stray-segments", strangeKind.ack],
-    ["cookie-guessing", strangeKind.cookie],
     ["gap-flood", strangeKind.gaps],
   ] as const;
   test.each(cases)("%s: above the mark one is raised, below none", (kind, strange) => {
