@@ -113,7 +113,7 @@ export interface Transport {
   released?(connection: Connection): void;
   /** The app is through with a number that has ended. True: the transport releases its slot later (TIME-WAIT). */
   retired?(sockfd24: number): boolean;
-  /** A stream's `end` may be called while containers are queued: it follows them. Otherwise it is called when they are out. */
+  /** A stream's `end` may be called while containers are queued: it follows them. Otherwise it waits for them. */
   readonly endsInOrder?: boolean;
   /** Streams: nothing more will be sent, a FIN follows what is queued. The peer may go on. */
   shutdown?(connection: Connection): void;

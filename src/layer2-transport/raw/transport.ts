@@ -2,7 +2,7 @@
  * The transport of every raw link: one turn after the other, packets to the transport of their protocol and back.
  *
  * Layer 2, one a worker. It owns the worker's end of the link (the rings, the sleep) and knows nothing of connections:
- * `tcp-transport.ts` has TCP, `udp-transport.ts` UDP and echo requests. IP and checksums are the native thread's matter.
+ * `tcp-transport.ts` has TCP, `udp-transport.ts` UDP and echo requests. IP and checksums are native.
  */
 
 import * as descriptor from "../../layer3-ip/descriptor.ts";

@@ -220,7 +220,7 @@ export class StackCore {
     if (tcb.listener !== undefined) tcb.listener.halfOpen -= 1;
   }
 
-  /** The flow label of what a connection that we have accepted sends: its slot, so that a reflecting peer returns it. */
+  /** The flow label of what an accepted connection sends: its slot, so that a reflecting peer returns it. */
   labelOf(tcb: Tcb): number {
     return tcb.version6 ? this.context.carrier.labelOf(tcb.sockfd24 & 0xfffff) : 0;
   }

@@ -268,7 +268,7 @@ export class TcpStack {
     return undefined;
   }
 
-  /** RFC 9293 3.10.7.4 for TIME-WAIT, RFC 1337 (resets are ignored), RFC 6191 (a newer SYN takes the number's place). */
+  /** RFC 9293 3.10.7.4, RFC 1337 (resets are ignored), RFC 6191 (a newer SYN takes the number's place). */
   private inTimeWait(sockfd24: number, base: number, words: Int32Array, at: number): void {
     const { core } = this;
     const { segment, context } = core;
