@@ -146,7 +146,10 @@ export class Receiver {
     const { segment, context, words, timeMs } = core;
     const six = tcb.version6 ? 4 : 1;
     if ((segment.flags & flag.rst) !== 0) {
-      if (segment.seq === tcb.receiveNext) {
+      if (tcb.state === tcpState.timeWait || tcb.over) {
+        // Both sides have ended, the app has not yet: a reset changes nothing any more (RFC 1337).
+        context.counters.add("layer2.tcp.drop.time-wait-reset");
+      } else if (segment.seq === tcb.receiveNext) {
         context.counters.add("layer2.tcp.resets-received");
         // All has been said and heard, but for the answer to our FIN.
         const isOver =
