@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 import { doctorCommand } from "./doctor.ts";
 import { relayCommand } from "./relay.ts";
 import { runCommand } from "./run.ts";
+import { simCommand } from "./sim.ts";
 import { suggest, UsageError } from "./usage.ts";
 
 /** One sub-command. */
@@ -21,7 +22,7 @@ export interface Command {
   run(args: readonly string[]): Promise<number>;
 }
 
-const commands: readonly Command[] = [relayCommand, runCommand, doctorCommand];
+const commands: readonly Command[] = [relayCommand, runCommand, doctorCommand, simCommand];
 
 /** What `apo --help` prints. */
 export const help = `Usage: apo COMMAND [OPTIONS]

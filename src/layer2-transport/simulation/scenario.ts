@@ -23,7 +23,6 @@ export interface HostSettings {
   readonly lagUs: number;
   /** Its app acts later than it is told, as in another thread; otherwise at once. */
   readonly appLagUs: number;
-  /** Every so many half-open connections become cookies: `synBacklog` of its listeners. */
   readonly tcp: TcpOptions;
 }
 
@@ -92,12 +91,14 @@ export function drawScenario(seed: number, size: ScenarioSize = smallSize): Scen
   const clients = draw.between(1, size.clients);
   const servers = draw.between(1, size.servers);
   const hosts = drawHosts(draw, clients + servers);
+  const isSixPossible = (hosts[0]?.mtu ?? 0) >= 1280;
   const impairments = drawImpairments(draw);
   const count = draw.between(1, size.connections);
   const worst = 1 - (1 - (impairments.loss ?? 0)) * (1 - (impairments.corrupt ?? 0));
   const bytes = worst > 0.2 ? Math.min(size.bytes, 20_000) : size.bytes;
   const plans = Array.from({ length: count }, (_, i) => drawPlan(draw, i + 1, clients, servers, bytes));
-  return { seed, impairments, hosts, clients, plans };
+  const fitting = isSixPossible ? plans : plans.map((plan) => ({ ...plan, version6: false }));
+  return { seed, impairments, hosts, clients, plans: fitting };
 }
 
 function drawImpairments(draw: Draw): Impairments {
@@ -134,6 +135,7 @@ function drawHosts(draw: Draw, count: number): HostSettings[] {
   // A path that swallows long packets and says nothing is found out by retransmissions alone: not on every line.
   const narrow = draw.chance(15) ? draw.oneOf([1280, 1400, 1480]) : 0;
   const tellsTooBig = draw.chance(70);
+  const withCookies = draw.chance(25);
   return Array.from({ length: count }, () => ({
     mtu,
     pathMtu: narrow < mtu ? narrow : 0,
@@ -142,7 +144,7 @@ function drawHosts(draw: Draw, count: number): HostSettings[] {
     clockOffsetUs: drawClock(draw),
     lagUs: draw.oneOf([0, 10, 200]),
     appLagUs: draw.oneOf([0, 0, 50, 3000]),
-    tcp: drawTcp(draw),
+    tcp: drawTcp(draw, withCookies),
   }));
 }
 
@@ -153,12 +155,13 @@ function drawClock(draw: Draw): number {
   return draw.chance(40) ? near : Math.max(0, draw.oneOf(wraps) - near);
 }
 
-function drawTcp(draw: Draw): TcpOptions {
+function drawTcp(draw: Draw, withCookies: boolean): TcpOptions {
   return {
     ...defaultTcpOptions,
     nodelay: draw.chance(60),
     quickack: draw.chance(20),
-    maxseg: draw.chance(15) ? draw.between(88, 1460) : 0,
+    // A cookie remembers no MSS below 536, or 1,220.
+    maxseg: draw.chance(15) ? (withCookies ? 1460 : draw.between(88, 1460)) : 0,
     recvBuffer: draw.chance(60) ? defaultTcpOptions.recvBuffer : 2 ** draw.between(12, 20),
     congestion: draw.oneOf(congestionControls),
     initialWindow: draw.oneOf([10, 10, 1, 2, 4]),
@@ -168,8 +171,8 @@ function drawTcp(draw: Draw): TcpOptions {
     keepaliveIdleMs: draw.oneOf([1000, 60_000, 7_200_000]),
     keepaliveIntervalMs: draw.oneOf([500, 75_000]),
     fastOpen: draw.chance(20),
-    synBacklog: draw.oneOf([4096, 4096, 4096, 1, 0]),
-    timeWaitMs: draw.oneOf([60_000, 1000]),
+    synBacklog: withCookies ? draw.below(2) : 4096,
+    timeWaitMs: draw.oneOf([60_000, 60_000, 240_000]),
   };
 }
 

@@ -8,10 +8,13 @@
 import { Content } from "./content.ts";
 import { isClean, type Plan, type Step, scriptsOf, totals } from "./plan.ts";
 
+/** `full`: no memory now, ask again later. `gone`: the connection is no more, the app will be told. */
+export type WriteResult = "queued" | "full" | "gone";
+
 /** What an app may do to its connection. */
 export interface Pipe {
-  /** Queues these bytes of the content as one container. False: no memory now, ask again later. */
-  write(content: Content, position: number, length: number): boolean;
+  /** Queues these bytes of the content as one container. */
+  write(content: Content, position: number, length: number): WriteResult;
   shutdown(): void;
   end(): void;
   abort(): void;
@@ -43,7 +46,7 @@ export class Session {
   finished = false;
   /** Its own `abort` or `end` was the reason for its end. */
   gaveUp = false;
-  /** A write was thrown away that it had not given up. */
+  /** A write was thrown away: the connection goes to its end, and nothing more is written. */
   thrownAway = false;
   private pipe: Pipe | undefined;
   private readonly incoming: Content;
@@ -79,9 +82,9 @@ export class Session {
     return `connection ${this.plan.id} (${this.plan.kind}), ${this.isClient ? "client" : "server"}`;
   }
 
-  /** Bytes given to the stack in all. */
-  get sentBytes(): number {
-    return this.written;
+  /** It will say by itself when it is through, and is not to be told the end before. */
+  get holdsEnd(): boolean {
+    return this.plan.id % 3 === 0 && !this.finished && !this.thrownAway;
   }
 
   /** The connection stands. */
@@ -122,7 +125,7 @@ export class Session {
     const oldest = this.queued.shift();
     if (oldest !== length) this.fault(`a write of ${length} bytes came back where one of ${oldest} was due`);
     if (this.ending) this.fault("a write came back after its end");
-    if (!taken && !this.gaveUp) this.thrownAway = true;
+    if (!taken) this.thrownAway = true;
     this.queuedBytes -= length;
     this.advance();
   }
@@ -175,7 +178,7 @@ export class Session {
   }
 
   private sendSome(bytes: number, write: number, gapUs: number, pipe: Pipe): boolean {
-    while (!this.blocked && !this.ending) {
+    while (!this.blocked && !this.ending && !this.thrownAway) {
       const left = bytes - (this.written - this.sendStart);
       if (left <= 0) return true;
       if (this.queued.length >= writesQueuedMax || this.queuedBytes >= bytesQueuedMax) return false;
@@ -183,11 +186,13 @@ export class Session {
       this.queued.push(length);
       this.queuedBytes += length;
       this.written += length;
-      if (!pipe.write(this.outgoing, this.written - length, length)) {
+      const result = pipe.write(this.outgoing, this.written - length, length);
+      if (result !== "queued") {
         this.queued.pop();
         this.queuedBytes -= length;
         this.written -= length;
-        this.block(retryUs, pipe);
+        if (result === "gone") this.thrownAway = true;
+        else this.block(retryUs, pipe);
       } else if (gapUs > 0 && left > length) this.block(gapUs, pipe);
     }
     return false;

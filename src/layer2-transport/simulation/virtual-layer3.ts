@@ -2,9 +2,9 @@
  * The native thread's part for a stack in virtual time: packets from its ring to a virtual wire, and from the wire
  * as descriptors.
  *
- * Layer 2, simulation only. It does what thread/transmit_path.cc and receive_path.cc do, and no more: completes headers,
- * cuts super-packets, checks what arrives, answers for ports that are not open, steers. It knows no connections. What
- * a real native thread would refuse to send is a fault of the stack and is kept in `faults`.
+ * Layer 2, simulation only. It does what thread/transmit_path.cc and receive_path.cc do, and no more: completes
+ * headers, cuts super-packets, checks what arrives, answers for ports that are not open, steers. It knows no
+ * connections. What a real native thread would refuse to send is a fault of the stack and is kept in `faults`.
  */
 
 import * as descriptor from "../../layer3-ip/descriptor.ts";

@@ -41,6 +41,11 @@ class Direction {
   /** The stamps sent lately, which may be echoed. */
   readonly stamps = new Set<number>();
   content: Content | undefined;
+  /**
+   * SYN-ACKs beside the first, for a SYN that came twice (with a cookie and without, or long after): one of them counts
+   * once the other end takes it for the answer. By sequence number.
+   */
+  readonly doubtful = new Map<number, Seen>();
 
   constructor(source: string, target: string) {
     this.source = source;
@@ -61,6 +66,7 @@ class Direction {
     this.offersStamps = false;
     this.hasStamp = false;
     this.stamps.clear();
+    this.doubtful.clear();
   }
 }
 
@@ -83,12 +89,13 @@ interface Seen {
   readonly options: Map<number, Uint8Array>;
 }
 
-/** Whose bytes go from one end to the other; undefined: nobody's that is known. Ends are "10.0.0.1:80", "fd00::1:80". */
+/** Whose bytes go from one end ("10.0.0.1:80", "fd00::1:80") to the other; undefined: nobody's that is known. */
 export type ContentFor = (source: string, target: string) => Content | undefined;
 
 export class WireObserver {
   readonly faults: string[] = [];
   segments = 0;
+  private readonly ignored = new Set<string>();
   /** By the packets' addresses and ports, byte by byte. */
   private readonly pairs = new Map<string, Pair>();
   private readonly contentFor: ContentFor;
@@ -102,7 +109,19 @@ export class WireObserver {
     this.segments += 1;
     const seen = read(packet);
     const { own, other } = this.pairOf(packet, seen.version6);
-    if ((seen.flags & rst) !== 0) return;
+    if ((seen.flags & rst) !== 0 || this.ignored.has(own.name)) return;
+    if (isDoubtful(seen, own)) {
+      own.doubtful.set(seen.seq, seen);
+      return;
+    }
+    const answered = other.doubtful.get((seen.ack - 1) | 0);
+    if (answered) {
+      this.begin(answered, other, own);
+      this.checkAcknowledgement(answered, other, own);
+      this.checkStamps(answered, other, own);
+      own.acked = -1;
+      own.edge = 0;
+    }
     if ((seen.flags & syn) !== 0) this.begin(seen, own, other);
     if (!own.known || !other.known) {
       this.firstData(seen, packet, own);
@@ -111,6 +130,11 @@ export class WireObserver {
     this.checkData(seen, packet, own, other);
     this.checkAcknowledgement(seen, own, other);
     this.checkStamps(seen, own, other);
+  }
+
+  /** From here on nothing is said of this flow (ends as in `ContentFor`). */
+  ignore(client: string, server: string): void {
+    this.ignored.add(`${client} > ${server}`).add(`${server} > ${client}`);
   }
 
   private pairOf(packet: Uint8Array, version6: boolean): Pair {
@@ -158,6 +182,8 @@ export class WireObserver {
     if (!own.known) return;
     this.checkContent(seen, packet, own);
     own.next = Math.max(own.next, dataStart(seen, own) + seen.length);
+    const stamps = seen.options.get(8);
+    if (stamps) own.stamps.add(load32(stamps, 0));
   }
 
   private checkContent(seen: Seen, packet: Uint8Array, own: Direction): void {
@@ -175,7 +201,12 @@ export class WireObserver {
     const dataEnd = start + seen.length;
     const end = dataEnd + (seen.flags & fin ? 1 : 0);
     if (start > own.next) this.fault(own, seen, `leaves out what follows ${own.next}`);
-    if (own.finAt >= 0 && (dataEnd > own.finAt || ((seen.flags & fin) !== 0 && dataEnd !== own.finAt))) {
+    const says = seen.length > 0 || (seen.flags & fin) !== 0;
+    if (
+      own.finAt >= 0 &&
+      says &&
+      (dataEnd > own.finAt || ((seen.flags & fin) !== 0 && dataEnd !== own.finAt))
+    ) {
       this.fault(own, seen, `the FIN was sent at ${own.finAt} before`);
     }
     if ((seen.flags & fin) !== 0) own.finAt = dataEnd;
@@ -217,7 +248,7 @@ export class WireObserver {
       const left = from(other.iss, load32(sacks, at));
       const right = from(other.iss, load32(sacks, at + 4));
       const text = `SACK block ${at / 8}, ${left} to ${right}, with an acknowledgement of ${acked}`;
-      if (left >= right || left < 1 || right > other.next) this.fault(own, seen, `${text}: never sent`);
+      if (left >= right || left < 0 || right > other.next) this.fault(own, seen, `${text}: never sent`);
       // Only the first may tell of a duplicate (RFC 2883 4).
       else if (at > 0 && left <= acked) this.fault(own, seen, `${text}: acknowledged already`);
     }
@@ -242,6 +273,10 @@ export class WireObserver {
       this.fault(own, seen, `echoes a timestamp (${echo}) that was never sent`);
     }
   }
+}
+
+function isDoubtful(seen: Seen, own: Direction): boolean {
+  return (seen.flags & (syn | ack)) === (syn | ack) && own.known && own.iss !== seen.seq;
 }
 
 /** Where the payload begins, the SYN being at 0. */

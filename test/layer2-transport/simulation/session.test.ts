@@ -77,7 +77,7 @@ class Bench {
           20,
           alive(() => from.wrote(length, true)),
         );
-        return true;
+        return "queued";
       },
       shutdown: () => {
         this.shut.add(from);
