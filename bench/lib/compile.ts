@@ -45,6 +45,7 @@ export const toolSources = {
   wire: ["wire.c", "super_packet.c"],
   echo_client: ["echo_client.c"],
   bulk_peer: ["bulk_peer.c"],
+  herd: ["herd.c"],
 } as const;
 
 /** What the fan-out bench is made of. */

@@ -66,6 +66,7 @@ void take_segments(const struct packet* packet, int first, int count, struct pac
   const int from = first * each, last = first + count == segments;
   const int to = last ? packet->length - headers : (first + count) * each;
   out->vnet = packet->vnet;
+  out->vnet.header_bytes = (uint16_t)headers;  // where it came from all of it may have lain in one piece
   if (count == 1) out->vnet.gso_type = 0, out->vnet.gso_bytes = 0;
   out->length = headers + to - from;
   memcpy(out->bytes, packet->bytes, (size_t)headers);
