@@ -38,6 +38,8 @@ export type {
   FileSlice,
   Framing,
   FramingFunction,
+  Group,
+  GroupOptions,
   Handlers,
   LinkFacts,
   Listener,

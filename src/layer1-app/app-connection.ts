@@ -22,9 +22,11 @@ export interface OpenRecord {
   /** Client: the first message, and who waits for the connection. */
   readonly news?: Uint8Array | string | undefined;
   connected?: ((sockfd: Sockfd) => void) | undefined;
-  /** Connections here whose `closed` has not been told. */
+  /** Nothing is to be told of its connections but their messages: no descriptor says that one stands. */
+  readonly quiet: boolean;
+  /** Connections here whose `closed` has not been told; of a quiet one they are not counted. */
   connections: number;
-  /** Forget it when the last of them has ended; a client's that is not a group's is forgotten with its connection. */
+  /** Forget it when the last of them has ended. */
   leaving: boolean;
 }
 

@@ -31,12 +31,16 @@ export interface ModuleOpen {
   readonly recvlen: number;
   readonly msgpack: boolean;
   readonly news: Uint8Array | string | undefined;
+  /** A listener's or a group's: many connections, of which nobody hears by other means. */
+  readonly many: boolean;
 }
 
 /** What loading told about the module. */
 export interface ModuleFacts {
   readonly framing: boolean;
   readonly alarm: boolean;
+  /** Nothing is to be told of its connections but their messages. */
+  readonly quiet: boolean;
 }
 
 export type ToAppWorker =

@@ -29,12 +29,16 @@ export class AppNodes {
     this.party = party;
   }
 
-  /** The record of a connection whose `connected` has been told and whose `closed` has not; else -1. */
+  /** The record of a connection whose end has not been told; -1 when it has been, or the number is stale. */
   find(sockfd24: number, generation: number): number {
     const base = this.table.baseOf(sockfd24);
     if (this.words[base + node.generation] !== generation) return -1;
-    const flags = this.words[base + node.flags] as number;
-    return (flags & (knownFlag | toldFlag)) === knownFlag ? base : -1;
+    return ((this.words[base + node.flags] as number) & toldFlag) === 0 ? base : -1;
+  }
+
+  /** Whether we have told of the connection. Of those of a quiet `opens` we never do. */
+  isKnown(base: number): boolean {
+    return ((this.words[base + node.flags] as number) & knownFlag) !== 0;
   }
 
   /** The connection is ours from here on. -1: the number is stale, or was so already. */
@@ -60,8 +64,9 @@ export class AppNodes {
   }
 
   /**
-   * Visits our connections in a shard from `slot` on, a slice of it: the slot to go on with, or -1 at the end. A slot
-   * that was never in use ends a shard. With a `tag`: only those that the worker with that tag opened.
+   * Visits our connections in a shard whose end has not been told, a slice from `slot` on: the slot to go on with, or
+   * -1 at the end. A slot that was never in use ends a shard. With a `tag`: only those that the worker with that tag
+   * opened.
    */
   visit(shard: number, slot: number, each: (base: number) => void, tag?: number): number {
     const { words } = this;
@@ -71,9 +76,9 @@ export class AppNodes {
     for (let at = slot; at < end; at += 1, base += nodeWords) {
       if (words[base + node.generation] === 0) return -1;
       if (words[base + node.state] === nodeState.free) continue;
-      const flags = words[base + node.flags] as number;
-      if ((flags & (knownFlag | toldFlag)) !== knownFlag || this.table.endpointAt(base) !== this.party)
-        continue;
+      if (words[base + node.state] === nodeState.transport) continue;
+      if (((words[base + node.flags] as number) & toldFlag) !== 0) continue;
+      if (this.table.endpointAt(base) !== this.party) continue;
       if (tag === undefined || this.table.tagAt(base) === tag) each(base);
     }
     return end < slots ? end : -1;

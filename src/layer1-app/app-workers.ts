@@ -8,7 +8,7 @@ import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { Piscina } from "piscina";
 import { type AppCounter, appCounterNames, Counters, type LinkMemory } from "../layer2-transport/index.ts";
 import type { AppWorkerStart, FromAppWorker, ModuleFacts, ModuleOpen, ToAppWorker } from "./app-control.ts";
-import { ApoError } from "./errors.ts";
+import { ModuleCalls } from "./module-calls.ts";
 import type { Estate } from "./shard-moves.ts";
 import type { Alarm } from "./types.ts";
 import { workerFlags } from "./worker-flags.ts";
@@ -44,20 +44,12 @@ interface Place {
   ended: Promise<void>;
 }
 
-interface Load {
-  readonly party: number;
-  readonly resolve: (facts: ModuleFacts) => void;
-  readonly reject: (error: ApoError) => void;
-}
-
 export class AppWorkers {
   private readonly options: AppWorkersOptions;
   private readonly pool: Piscina;
   private readonly places: Place[];
   private readonly modules = new Map<number, ModuleOpen>();
-  private readonly loads = new Map<number, Load>();
-  private readonly unlinks = new Map<number, { party: number; resolve: () => void }>();
-  private nextCall = 1;
+  private readonly calls = new ModuleCalls();
   private stopping = false;
 
   constructor(options: AppWorkersOptions) {
@@ -123,14 +115,11 @@ export class AppWorkers {
    * connections there: until then their records must stay.
    */
   async unlink(index: number, dead: Estate): Promise<void> {
-    const told = this.places.map((place) => {
-      if (!place.port) return undefined;
-      const call = this.nextCall++;
-      return new Promise<void>((resolve) => {
-        this.unlinks.set(call, { party: place.party, resolve });
-        this.tell(place, { type: "unlink", call, index, dead });
-      });
-    });
+    const told = this.places.map((place) =>
+      place.port
+        ? this.calls.unlink(place.party, index, dead, (message) => this.tell(place, message))
+        : undefined,
+    );
     await Promise.all(told);
   }
 
@@ -156,11 +145,7 @@ export class AppWorkers {
   }
 
   private loadIn(place: Place, open: ModuleOpen): Promise<ModuleFacts> {
-    const call = this.nextCall++;
-    return new Promise((resolve, reject) => {
-      this.loads.set(call, { party: place.party, resolve, reject });
-      this.tell(place, { type: "load", call, open });
-    });
+    return this.calls.load(place.party, open, (message) => this.tell(place, message));
   }
 
   private startOne(place: Place): void {
@@ -194,36 +179,13 @@ export class AppWorkers {
       this.options.warn(message.alarm, message.detail);
       return;
     }
-    if (message.type === "unlinked") {
-      this.unlinks.get(message.call)?.resolve();
-      this.unlinks.delete(message.call);
-      return;
-    }
-    const load = this.loads.get(message.call);
-    if (!load) return;
-    this.loads.delete(message.call);
-    if (message.facts) load.resolve(message.facts);
-    else
-      load.reject(
-        new ApoError(message.error?.code ?? "EINVAL", message.error?.message ?? "the module failed"),
-      );
+    this.calls.hear(message);
   }
 
   private async died(place: Place, error: Error, soon: boolean): Promise<void> {
     place.port?.close();
     place.port = undefined;
-    for (const [number, load] of [...this.loads]) {
-      if (load.party !== place.party) continue;
-      this.loads.delete(number);
-      load.reject(
-        new ApoError("EWORKER", `an app worker died while loading: ${error.message}`, { cause: error }),
-      );
-    }
-    for (const [number, unlink] of [...this.unlinks]) {
-      if (unlink.party !== place.party) continue;
-      this.unlinks.delete(number);
-      unlink.resolve();
-    }
+    this.calls.died(place.party, error);
     if (this.stopping) return;
     place.earlyDeaths = soon ? place.earlyDeaths + 1 : 0;
     const again = place.earlyDeaths < soonDeaths;

@@ -169,13 +169,18 @@ export class Endpoint implements SendingContext {
   /** Resolves when the connection has ended and `closed` has been called; at once when it is not ours. */
   ended(sockfd: Sockfd): Promise<void> {
     const sockfd24 = sockfd & 0xffffff;
-    const base = this.own.find(sockfd24, Math.floor(sockfd / 2 ** 24));
-    const open = base < 0 ? undefined : this.opens.get(this.own.openAt(base));
+    const generation = Math.floor(sockfd / 2 ** 24);
+    const open = this.openOf(this.own.find(sockfd24, generation));
     if (!open) return Promise.resolve();
-    const connection = this.remember(sockfd24, Math.floor(sockfd / 2 ** 24), open);
+    const connection = this.remember(sockfd24, generation, open);
     return new Promise((resolve) => {
       connection.endWaiters.push(resolve);
     });
+  }
+
+  /** Handles what has come by the rings, a turn of it. */
+  serve(): void {
+    this.mailbox.wake();
   }
 
   /** Publishes now what has been sent. */
@@ -191,7 +196,8 @@ export class Endpoint implements SendingContext {
   /** Tells everyone who still waits that it is over, and lets go of the rings. */
   close(): void {
     this.sending.stop();
-    for (let shard = 0; shard < shards && this.count > 0; shard += 1) {
+    const left = this.count > 0 || this.pending.size > 0;
+    for (let shard = 0; shard < shards && left; shard += 1) {
       for (let slot = 0; slot >= 0; ) {
         slot = this.own.visit(shard, slot, (base) => this.endAt(base, "shutdown", undefined));
       }
@@ -218,14 +224,15 @@ export class Endpoint implements SendingContext {
     }
     if (what === kind.connected) return this.connected(link, sockfd24, generation, words[at + 6] as number);
     const base = this.own.find(sockfd24, generation);
-    const open = base < 0 ? undefined : this.openAt(base);
+    const open = this.openOf(base);
     const frame = words[at + 3] as number;
     const offset = words[at + 4] as number;
     const length = words[at + 5] as number;
     if (what === kind.closed) {
-      if (!open) return false;
       const code = closeCodes[words[at + 6] as number] ?? "reset";
-      this.end(base, sockfd24, generation, open, code, errorOfWord(words[at + 7] as number), length);
+      if (open)
+        this.end(base, sockfd24, generation, open, code, errorOfWord(words[at + 7] as number), length);
+      else if (base >= 0) this.retire(base, sockfd24, generation);
       return false;
     }
     if (!open) {
@@ -238,11 +245,13 @@ export class Endpoint implements SendingContext {
     return false;
   }
 
-  private openAt(base: number): OpenRecord | undefined {
+  /** The `opens` of a record; undefined when there is none (-1), it is forgotten, or we have not told of it. */
+  private openOf(base: number): OpenRecord | undefined {
+    if (base < 0) return undefined;
     const id = this.own.openAt(base);
-    if (this.lastOpen?.id === id) return this.lastOpen;
-    this.lastOpen = this.opens.get(id);
-    return this.lastOpen;
+    if (this.lastOpen?.id !== id) this.lastOpen = this.opens.get(id);
+    const open = this.lastOpen;
+    return open === undefined || open.quiet || this.own.isKnown(base) ? open : undefined;
   }
 
   private connected(link: AppLink, sockfd24: number, generation: number, openId: number): boolean {
@@ -460,8 +469,7 @@ export class Endpoint implements SendingContext {
     this.counters.add("layer1.handler.errors");
     const sockfd24 = sockfd & 0xffffff;
     const generation = Math.floor(sockfd / 2 ** 24);
-    const base = this.own.find(sockfd24, generation);
-    const open = base < 0 ? undefined : this.opens.get(this.own.openAt(base));
+    const open = this.openOf(this.own.find(sockfd24, generation));
     if (open) this.remember(sockfd24, generation, open).failure ??= error;
     this.sending.close(sockfd, closeCodes.indexOf("handler"), closeBits.reset);
     this.nodes.markGone(sockfd);
@@ -484,7 +492,7 @@ export class Endpoint implements SendingContext {
 
   /** Ends a connection whose worker says nothing of it any more. */
   private endAt(base: number, code: CloseCode, error: ErrorCode | undefined): void {
-    const open = this.openAt(base);
+    const open = this.openOf(base);
     const sockfd = this.nodes.numberAt(base);
     if (open) this.end(base, sockfd & 0xffffff, Math.floor(sockfd / 2 ** 24), open, code, error, 0);
   }
@@ -503,8 +511,10 @@ export class Endpoint implements SendingContext {
     const connection = found?.generation === generation ? found : undefined;
     const cut = code === "end" ? detail + (connection?.input?.length ?? 0) : detail;
     this.own.markTold(base);
-    this.count -= 1;
-    open.connections -= 1;
+    if (!open.quiet) {
+      this.count -= 1;
+      open.connections -= 1;
+    }
     if (connection) {
       connection.ended = true;
       this.pending.delete(sockfd24);
@@ -515,6 +525,12 @@ export class Endpoint implements SendingContext {
     }
     if (open.leaving && open.connections === 0) this.forgetOpen(open);
     if (connection) for (const resolve of connection.endWaiters) resolve();
+    this.retire(base, sockfd24, generation);
+  }
+
+  /** The number is nobody's here any more. */
+  private retire(base: number, sockfd24: number, generation: number): void {
+    this.own.markTold(base);
     this.linkOf(sockfd24)?.post(kind.retire, sockfd24, generation, 0, 0, 0, 0, 0);
   }
 

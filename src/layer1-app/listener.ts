@@ -27,6 +27,8 @@ export class RuntimeListener implements Listener {
   readonly protocol: "tcp" | "udp" | "icmp";
   readonly closed: Promise<ApoError | undefined>;
   readonly record: ListenerRecord;
+  /** Its handlers run in the layer-2 workers, in each for its own connections. */
+  readonly inWorkers: boolean;
   address = "";
   port = 0;
   private readonly host: ListenerHost;
@@ -36,8 +38,9 @@ export class RuntimeListener implements Listener {
   private ending: Promise<void> | undefined;
   private aborted = false;
 
-  constructor(host: ListenerHost, record: ListenerRecord) {
+  constructor(host: ListenerHost, record: ListenerRecord, inWorkers: boolean) {
     this.host = host;
+    this.inWorkers = inWorkers;
     this.record = record;
     this.protocol = record.protocol;
     this.counts = new Int32Array(record.counts);
@@ -53,6 +56,11 @@ export class RuntimeListener implements Listener {
   /** Whether it still accepts. */
   get accepting(): boolean {
     return this.unlistened === undefined && !this.aborted;
+  }
+
+  /** What worker `index` is to know of it. */
+  recordFor(index: number): ListenerRecord {
+    return this.inWorkers ? { ...this.record, endpoints: [index] } : this.record;
   }
 
   /** Worker `index` has died with its connections. */

@@ -17,7 +17,7 @@ import { framing as builtIn } from "./framing.ts";
 import { checkNames, invalid, whole } from "./option-checks.ts";
 import { defaultSendlen } from "./runtime-options.ts";
 import { checkSendBuffer, checkTcpSettings, hostTcpOptions, tcpSettingNames } from "./tcp-options.ts";
-import type { ConnectOptions, FramingFunction, Handlers, ListenOptions } from "./types.ts";
+import type { ConnectOptions, FramingFunction, GroupOptions, Handlers, ListenOptions } from "./types.ts";
 import { checkUdpSettings, isUdpName, udpOnlyNames } from "./udp-options.ts";
 
 /** `opens` in the runtime's own words. */
@@ -37,9 +37,15 @@ export interface Opening {
         readonly port: number;
         readonly connectMs: number;
         readonly news: Uint8Array | string | undefined;
+        /** Many at once. */
+        readonly group: { readonly connections: number; readonly rate: number } | undefined;
       }
     | undefined;
+  /** The module's handlers run in the layer-2 workers. */
+  readonly inWorkers: boolean;
 }
+
+export type OpenOptions = ListenOptions | ConnectOptions | GroupOptions;
 
 const handlerNames = ["connected", "request", "closed", "alarm"] as const;
 const commonNames = [
@@ -47,13 +53,14 @@ const commonNames = [
   "recvlen",
   "framing",
   "module",
+  "placement",
   "idleMs",
   "waiting",
   "sendlen",
   "sendBuffer",
 ];
 const serverNames = ["port", "address", "backlog"];
-const clientNames = ["to", "news", "connectMs"];
+const clientNames = ["to", "news", "connectMs", "connections", "rate"];
 const connectionsPerBacklogUnit = 256;
 
 /** What holds where `opens` says nothing, and what the link can do. */
@@ -65,7 +72,7 @@ export interface OpenGround {
 
 const plainGround: OpenGround = { tcp: hostTcpOptions, sendlen: defaultSendlen, isHost: true };
 
-export function checkOpenOptions(options: ListenOptions | ConnectOptions, ground = plainGround): Opening {
+export function checkOpenOptions(options: OpenOptions, ground = plainGround): Opening {
   checkNames("opens", options, [
     ...handlerNames,
     ...commonNames,
@@ -91,11 +98,12 @@ export function checkOpenOptions(options: ListenOptions | ConnectOptions, ground
   const handlers = checkHandlers(options);
   const framing = checkFraming(options);
   const server = isClient ? undefined : checkServer(options as ListenOptions);
-  const client = isClient ? checkClient(options as ConnectOptions) : undefined;
+  const client = isClient ? checkClient(options as ConnectOptions | GroupOptions) : undefined;
   const name = client
     ? `${protocol} to ${client.address}:${client.port}`
     : `${protocol} port ${server?.port}`;
   const module = options.module === undefined ? undefined : String(options.module);
+  const inWorkers = checkPlacement(options);
   if (module !== undefined && framing.framingFunction) {
     throw new ApoError(
       "EINVAL",
@@ -103,11 +111,20 @@ export function checkOpenOptions(options: ListenOptions | ConnectOptions, ground
     );
   }
   const rules = checkRules(options, protocol, framing.kind, ground);
-  return { rules, handlers, module, framingFunction: framing.framingFunction, name, server, client };
+  return {
+    rules,
+    handlers,
+    module,
+    framingFunction: framing.framingFunction,
+    name,
+    server,
+    client,
+    inWorkers,
+  };
 }
 
 function checkRules(
-  options: ListenOptions | ConnectOptions,
+  options: OpenOptions,
   protocol: Protocol,
   framing: FramingKind,
   ground: OpenGround,
@@ -130,6 +147,15 @@ function checkRules(
   };
 }
 
+/** Whether the handlers run in the layer-2 workers. */
+function checkPlacement({ placement = "app", module }: OpenOptions): boolean {
+  if (placement !== "app" && placement !== "worker") {
+    throw invalid("opens", "placement", placement, '"app" or "worker"');
+  }
+  if (placement === "app" || module !== undefined) return placement === "worker";
+  throw new ApoError("EINVAL", 'opens: placement "worker" is for handlers in a module: give module');
+}
+
 function checkServer(options: ListenOptions): NonNullable<Opening["server"]> {
   const { address, protocol } = options;
   if (address !== undefined && (typeof address !== "string" || address === "")) {
@@ -140,14 +166,28 @@ function checkServer(options: ListenOptions): NonNullable<Opening["server"]> {
   return { address, port, limit: backlog * connectionsPerBacklogUnit };
 }
 
-function checkClient(options: ConnectOptions): NonNullable<Opening["client"]> {
+function checkClient(options: ConnectOptions | GroupOptions): NonNullable<Opening["client"]> {
   const { address, port } = parseTarget(options.to, options.protocol);
   const { news } = options;
   if (news !== undefined && typeof news !== "string" && !(news instanceof Uint8Array)) {
     throw invalid("opens", "news", news, "bytes or a string");
   }
   const connectMs = whole("opens", "connectMs", options.connectMs, 10_000, 1, 2 ** 31 - 1);
-  return { address, port, connectMs, news: typeof news === "string" ? news : news && new Uint8Array(news) };
+  const copy = typeof news === "string" ? news : news && new Uint8Array(news);
+  return { address, port, connectMs, news: copy, group: checkGroup(options) };
+}
+
+/** Many connections at once; undefined: one. */
+function checkGroup(options: OpenOptions): { connections: number; rate: number } | undefined {
+  const { connections, rate } = options as GroupOptions;
+  if (connections === undefined) {
+    if (rate === undefined) return undefined;
+    throw new ApoError("EINVAL", "opens: rate is for many connections at once: give connections");
+  }
+  return {
+    connections: whole("opens", "connections", connections, undefined, 1, 2 ** 24),
+    rate: whole("opens", "rate", rate, 0, 0, 10_000_000),
+  };
 }
 
 /** "host:port", "[v6]:port", or the two apart. ICMP has no port. */
@@ -169,7 +209,7 @@ function parseTarget(to: ConnectOptions["to"], protocol: Protocol): { address: s
   return { address, port };
 }
 
-function checkHandlers(options: ListenOptions | ConnectOptions): Handlers {
+function checkHandlers(options: OpenOptions): Handlers {
   for (const name of handlerNames) {
     const handler = options[name];
     if (handler === undefined) continue;
@@ -184,7 +224,7 @@ function checkHandlers(options: ListenOptions | ConnectOptions): Handlers {
   return options;
 }
 
-function checkFraming(options: ListenOptions | ConnectOptions): {
+function checkFraming(options: OpenOptions): {
   kind: FramingKind;
   framingFunction: FramingFunction | undefined;
 } {

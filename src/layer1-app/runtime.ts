@@ -14,16 +14,20 @@ import {
   type LocalAddress,
   type RuntimeGuard,
   type TcpInfo,
+  tallyWords,
 } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
 import { raise, warnProcess } from "./alarms.ts";
 import type { OpenRecord } from "./app-connection.ts";
+import type { FromAppWorker } from "./app-control.ts";
+import { AppWorkers } from "./app-workers.ts";
 import { Endpoint } from "./endpoint.ts";
 import { namingEnvironment, withEnvironment } from "./environment.ts";
 import { ApoError } from "./errors.ts";
 import { framed } from "./framing.ts";
+import { type GroupHost, RuntimeGroup } from "./group.ts";
 import { RuntimeListener } from "./listener.ts";
-import { checkOpenOptions, type OpenGround, type Opening } from "./options.ts";
+import { checkOpenOptions, type OpenGround, type Opening, type OpenOptions } from "./options.ts";
 import { checkRuntimeOptions, noGuardOnHost } from "./runtime-options.ts";
 import type { Estate } from "./shard-moves.ts";
 import { Threads } from "./threads.ts";
@@ -33,6 +37,8 @@ import type {
   CloseOptions,
   ConnectionStatus,
   ConnectOptions,
+  Group,
+  GroupOptions,
   LinkFacts,
   Listener,
   ListenOptions,
@@ -53,6 +59,27 @@ interface PendingConnect {
   readonly module: boolean;
 }
 
+/** Handlers that are known where they will run. */
+interface Prepared {
+  /** Nothing is to be told of the connections but their messages. */
+  readonly quiet: boolean;
+  /** The parties that take the connections; with `inWorkers` each worker takes its own. */
+  readonly endpoints: number[];
+  readonly inWorkers: boolean;
+}
+
+function partyFor({ endpoints, inWorkers }: Prepared, worker: number, turn: number): number {
+  return inWorkers ? worker : (endpoints[turn % endpoints.length] as number);
+}
+
+function requestOf(id: number, opening: Opening, endpoint: number): ConnectRequest {
+  const { client, rules } = opening;
+  if (!client) throw new ApoError("EINVAL", "opens: to is missing");
+  const { address, port, connectMs, news } = client;
+  const early = goesWithSyn(opening) && news !== undefined ? framed(rules.framing, news) : undefined;
+  return { ...rules, id, address, port, connectMs, endpoint, early };
+}
+
 /**
  * Starts a runtime. It keeps the process alive until it is closed. What `options` leave open is taken from the
  * environment (APO_LINK and its like, as `apo run` sets them), then from the defaults.
@@ -64,7 +91,7 @@ export async function createRuntime(options: RuntimeOptions = {}): Promise<Apo> 
   return runtime;
 }
 
-export class Runtime implements Apo {
+export class Runtime implements Apo, GroupHost {
   readonly closed: Promise<ApoError | undefined>;
   /** For tests: the threads and memory behind the verbs. */
   readonly threads: Threads;
@@ -73,6 +100,7 @@ export class Runtime implements Apo {
   private readonly ground: OpenGround;
   private readonly counted = new Counters(appCounterNames);
   private readonly listeners = new Map<number, RuntimeListener>();
+  private readonly groups = new Map<number, RuntimeGroup>();
   private readonly connects = new Map<number, PendingConnect>();
   private readonly fanouts = new Set<Fanout>();
   private readonly resolveClosed: (error: ApoError | undefined) => void;
@@ -123,18 +151,19 @@ export class Runtime implements Apo {
   // --- the verbs ----------------------------------------------------------------------------------------------
 
   opens(options: ListenOptions): Promise<Listener>;
+  opens(options: GroupOptions): Promise<Group>;
   opens(options: ConnectOptions): Promise<Sockfd>;
-  async opens(options: ListenOptions | ConnectOptions): Promise<Listener | Sockfd> {
+  async opens(options: OpenOptions): Promise<Listener | Group | Sockfd> {
     const opening = checkOpenOptions(options, this.ground);
     this.checkOpen();
     const id = this.nextOpen++;
-    const parties = await this.prepare(id, opening);
+    const prepared = await this.prepare(id, opening);
     try {
-      if (opening.server) return await this.listen(id, opening, parties);
-      return await this.connect(id, opening, parties);
+      if (opening.server) return await this.listen(id, opening, prepared);
+      if (opening.client?.group) return this.openGroup(id, opening, prepared);
+      return await this.connect(id, opening, prepared);
     } catch (error) {
-      this.endpoint.removeOpen(id);
-      if (opening.module) this.threads.apps?.unload(id);
+      this.forgetOpen(id);
       throw error;
     }
   }
@@ -143,7 +172,7 @@ export class Runtime implements Apo {
     return this.verbs.sendto(to, data);
   }
 
-  async close(what?: Sockfd | Listener, options?: CloseOptions): Promise<void> {
+  async close(what?: Sockfd | Listener | Group, options?: CloseOptions): Promise<void> {
     if (what === undefined) return this.shutDown(undefined);
     if (typeof what !== "number") return what.close();
     if (options?.shutdown !== undefined && !options.reset) return this.verbs.close(what, options);
@@ -202,7 +231,11 @@ export class Runtime implements Apo {
 
   async drain(): Promise<void> {
     const listeners = [...this.listeners.values()];
-    await Promise.all(listeners.map((listener) => listener.drain()));
+    const groups = [...this.groups.values()];
+    await Promise.all([
+      ...listeners.map((listener) => listener.drain()),
+      ...groups.map((group) => group.closed),
+    ]);
     while (!this.closing && this.endpoint.connectionCount() > 0) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
@@ -218,54 +251,63 @@ export class Runtime implements Apo {
     if (this.closing) throw new ApoError("ECLOSED", "the runtime has been closed");
   }
 
-  /** Makes the handlers known where they will run. Returns the parties that take the connections. */
-  private async prepare(id: number, opening: Opening): Promise<number[]> {
-    const { name, module } = opening;
+  /** Makes the handlers known where they will run. */
+  private async prepare(id: number, opening: Opening): Promise<Prepared> {
+    const { name, module, handlers, framingFunction, inWorkers, client } = opening;
     const { recvlen } = opening.rules;
     const msgpack = opening.rules.framing === "msgpack";
-    const news = goesWithSyn(opening) ? undefined : opening.client?.news;
+    const news = goesWithSyn(opening) ? undefined : client?.news;
+    const many = !client || client.group !== undefined;
     if (!module) {
-      const { handlers, framingFunction } = opening;
-      const leaving = opening.client !== undefined;
-      this.endpoint.addOpen({ id, handlers, name, recvlen, msgpack, framingFunction, news, leaving });
-      return [this.threads.mainParty];
+      const quiet = many && !handlers.connected && !handlers.closed && news === undefined;
+      this.endpoint.addOpen({
+        ...{ id, handlers, name, recvlen, msgpack, framingFunction, news, quiet },
+        leaving: !many,
+      });
+      return { quiet, endpoints: [this.threads.mainParty], inWorkers };
     }
-    const apps = this.threads.startApps();
-    const facts = await apps.load({ id, url: module, name, recvlen, msgpack, news });
+    const apps = inWorkers ? this.threads.startPlaced() : this.threads.startApps();
+    const facts = await apps.load({ id, url: module, name, recvlen, msgpack, news, many });
     if (facts.framing) Object.assign(opening.rules, { framing: "chunks" });
     if (facts.alarm) this.threads.moduleAlarms.add(id);
-    return apps.parties;
+    const endpoints = apps instanceof AppWorkers ? apps.parties : [];
+    return { quiet: facts.quiet, endpoints, inWorkers };
   }
 
-  private async listen(id: number, opening: Opening, endpoints: number[]): Promise<Listener> {
+  /** Undoes `prepare`. */
+  private forgetOpen(id: number): void {
+    this.endpoint.removeOpen(id);
+    this.threads.moduleAlarms.delete(id);
+    this.threads.apps?.unload(id);
+    this.threads.placed?.unload(id);
+  }
+
+  private async listen(id: number, opening: Opening, prepared: Prepared): Promise<Listener> {
     const { server, rules } = opening;
     if (!server) throw new ApoError("EINVAL", "opens: port is missing");
     const { count } = this.threads;
     const counts = new SharedArrayBuffer(4 * count);
     const { address, port, limit } = server;
+    const { quiet, endpoints, inWorkers } = prepared;
     const asked: ListenerRecord = {
       ...rules,
-      id,
-      address,
-      port,
-      shared: count > 1,
-      limit,
-      counts,
-      endpoints,
+      ...{ id, address, port, shared: count > 1, limit, counts, endpoints, quiet },
     };
-    const bound = (await this.threads.workers.call(0, {
-      type: "listen",
-      listener: asked,
-      first: true,
-    })) as LocalAddress;
+    const first = inWorkers ? { ...asked, endpoints: [0] } : asked;
+    const body = { type: "listen", listener: first, first: true } as const;
+    const bound = (await this.threads.workers.call(0, body)) as LocalAddress;
     const record: ListenerRecord = { ...asked, address: bound.address, port: bound.port };
-    const listener = new RuntimeListener(this, record);
+    const listener = new RuntimeListener(this, record, inWorkers);
     listener.address = bound.address;
     listener.port = bound.port;
     this.listeners.set(id, listener);
     try {
       for (let index = 1; index < count; index += 1) {
-        await this.threads.workers.call(index, { type: "listen", listener: record, first: false });
+        await this.threads.workers.call(index, {
+          type: "listen",
+          listener: listener.recordFor(index),
+          first: false,
+        });
       }
     } catch (error) {
       await listener.close();
@@ -274,21 +316,38 @@ export class Runtime implements Apo {
     return listener;
   }
 
-  private connect(id: number, opening: Opening, parties: readonly number[]): Promise<Sockfd> {
-    const { client, rules, module } = opening;
-    if (!client) throw new ApoError("EINVAL", "opens: to is missing");
+  private connect(id: number, opening: Opening, prepared: Prepared): Promise<Sockfd> {
+    const { module } = opening;
     const worker = this.nextWorker++ % this.threads.count;
-    const endpoint = parties[id % parties.length] as number;
-    const { address, port, connectMs } = client;
-    const early =
-      goesWithSyn(opening) && client.news !== undefined ? framed(rules.framing, client.news) : undefined;
-    const request: ConnectRequest = { ...rules, id, address, port, connectMs, endpoint, early };
+    const request = requestOf(id, opening, partyFor(prepared, worker, id));
     return new Promise((resolve, reject) => {
       this.connects.set(id, { resolve, reject, worker, module: module !== undefined });
       const open = this.endpoint.opens.get(id);
       if (open) open.connected = (sockfd) => this.connectDone(id, sockfd);
       this.threads.workers.post(worker, { type: "connect", request });
     });
+  }
+
+  /** Has every worker open its share of many connections. */
+  private openGroup(id: number, opening: Opening, prepared: Prepared): Group {
+    const { client } = opening;
+    if (!client?.group) throw new ApoError("EINVAL", "opens: connections is missing");
+    const { connections, rate } = client.group;
+    const { count } = this.threads;
+    const memory = new SharedArrayBuffer(4 * tallyWords * count);
+    const shares = Array.from({ length: count }, (_, index) => Math.floor((connections + index) / count));
+    const group = new RuntimeGroup(this, id, memory, shares);
+    this.groups.set(id, group);
+    for (const [worker, share] of shares.entries()) {
+      if (share === 0) continue;
+      const part = { count: share, rate: (rate * share) / connections, tally: memory };
+      const request = requestOf(id, opening, partyFor(prepared, worker, worker));
+      this.threads.workers.post(worker, {
+        type: "connect",
+        request: { ...request, quiet: prepared.quiet, group: part },
+      });
+    }
+    return group;
   }
 
   private connectDone(id: number, outcome: Sockfd | ApoError): void {
@@ -299,7 +358,7 @@ export class Runtime implements Apo {
     else pending.reject(outcome);
   }
 
-  // --- what listeners ask -------------------------------------------------------------------------------------
+  // --- what listeners and groups ask --------------------------------------------------------------------------
 
   async unlisten(listener: RuntimeListener): Promise<void> {
     const { id } = listener.record;
@@ -321,9 +380,21 @@ export class Runtime implements Apo {
   forget(listener: RuntimeListener): void {
     const { id } = listener.record;
     this.listeners.delete(id);
-    this.endpoint.removeOpen(id);
-    this.threads.moduleAlarms.delete(id);
-    this.threads.apps?.unload(id);
+    this.forgetOpen(id);
+  }
+
+  finishGroup(group: RuntimeGroup): void {
+    this.endpoint.flush();
+    this.threads.tellWorkers({ type: "finish", listener: group.id });
+  }
+
+  untoldOf(group: RuntimeGroup): number {
+    return this.endpoint.connectionCount(group.id);
+  }
+
+  forgetGroup(group: RuntimeGroup): void {
+    this.groups.delete(group.id);
+    this.forgetOpen(group.id);
   }
 
   // --- what workers tell --------------------------------------------------------------------------------------
@@ -332,6 +403,10 @@ export class Runtime implements Apo {
     if (message.type === "connected") {
       // Where the handlers run in this thread, the ring tells, and in order with the messages.
       if (this.connects.get(message.open)?.module) this.connectDone(message.open, message.sockfd);
+    } else if (message.type === "app") {
+      this.threads.placed?.hear(message.message as FromAppWorker);
+    } else if (message.type === "group") {
+      this.groups.get(message.open)?.told(index, message.over);
     } else if (message.type === "failed") {
       this.connectDone(message.open, new ApoError(message.code, message.text));
     } else if (message.type === "alarm") {
@@ -341,8 +416,10 @@ export class Runtime implements Apo {
   }
 
   private tellAlarm(openId: number, alarm: Alarm): void {
-    if (this.threads.moduleAlarms.has(openId)) this.threads.apps?.alarm(openId, alarm);
-    else this.raise(this.endpoint.opens.get(openId), alarm, undefined);
+    const { moduleAlarms, apps, placed } = this.threads;
+    if (moduleAlarms.has(openId)) {
+      if (!placed?.alarm(openId, alarm)) apps?.alarm(openId, alarm);
+    } else this.raise(this.endpoint.opens.get(openId), alarm, undefined);
   }
 
   private raise(open: OpenRecord | undefined, alarm: Alarm, error: unknown): void {
@@ -352,6 +429,7 @@ export class Runtime implements Apo {
   private workerDied(index: number, dead: Estate, error: Error, again: boolean): Promise<void> {
     const told = this.endpoint.removeLink(index, dead);
     for (const listener of this.listeners.values()) listener.forgetWorker(index);
+    for (const group of [...this.groups.values()]) group.forgetWorker(index);
     for (const [id, pending] of [...this.connects]) {
       if (pending.worker === index)
         this.connectDone(id, new ApoError("EWORKER", `a worker died: ${error.message}`));
@@ -370,13 +448,14 @@ export class Runtime implements Apo {
     await Promise.all(asked);
   }
 
-  private async listenAgain(index: number, { accepting, record }: RuntimeListener): Promise<void> {
-    if (!accepting) return;
+  private async listenAgain(index: number, listener: RuntimeListener): Promise<void> {
+    if (!listener.accepting) return;
     try {
+      const record = listener.recordFor(index);
       await this.threads.workers.call(index, { type: "listen", listener: record, first: false });
     } catch (error) {
       const text = `the fresh worker ${index} cannot listen: ${(error as Error).message}`;
-      this.tellAlarm(record.id, { code: "worker", text, count: 1 });
+      this.tellAlarm(listener.record.id, { code: "worker", text, count: 1 });
     }
   }
 
@@ -388,7 +467,7 @@ export class Runtime implements Apo {
 
   private appWorkerReplaced(party: number): void {
     for (const listener of this.listeners.values()) {
-      if (this.endpoint.opens.has(listener.record.id)) continue;
+      if (this.endpoint.opens.has(listener.record.id) || listener.inWorkers) continue;
       listener.record.endpoints.push(party);
       this.threads.tellWorkers({ type: "endpoint", listener: listener.record.id, party });
     }
@@ -421,6 +500,8 @@ export class Runtime implements Apo {
       this.connectDone(id, new ApoError("ECLOSED", "the runtime has been closed"));
     for (const listener of this.listeners.values()) listener.abort(error);
     this.listeners.clear();
+    for (const group of this.groups.values()) group.abort(error);
+    this.groups.clear();
     await this.threads.terminate();
     this.resolveClosed(error);
   }

@@ -26,6 +26,7 @@ import {
 } from "../layer2-transport/index.ts";
 import { AppWorkers } from "./app-workers.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { PlacedApps } from "./placed-apps.ts";
 import type { RuntimeSettings } from "./runtime-options.ts";
 import { type Estate, ShardMoves } from "./shard-moves.ts";
 import { TransportWorkers, type WorkerBasis } from "./transport-workers.ts";
@@ -57,6 +58,8 @@ export class Threads {
   readonly workers: TransportWorkers;
   /** App workers, once a module has been opened. */
   apps: AppWorkers | undefined;
+  /** App endpoints in the layer-2 workers, once a module has asked for them. */
+  placed: PlacedApps | undefined;
   /** Listeners and clients whose module has an alarm handler. */
   readonly moduleAlarms = new Set<number>();
   private readonly settings: RuntimeSettings;
@@ -154,6 +157,16 @@ export class Threads {
     return this.apps;
   }
 
+  /** The app endpoints in the layer-2 workers; they are made when the first module is loaded there. */
+  startPlaced(): PlacedApps {
+    this.placed ??= new PlacedApps({
+      workers: this.workers,
+      isHost: this.settings.link === undefined,
+      warn: (alarm, detail) => this.events.warn(alarm, detail),
+    });
+    return this.placed;
+  }
+
   tellWorkers(message: ToWorker): void {
     for (let index = 0; index < this.count; index += 1) this.workers.post(index, message);
   }
@@ -167,6 +180,7 @@ export class Threads {
   addCounters(sum: Record<string, number>): void {
     for (const counters of this.workers.counters) counters.addTo(sum);
     for (const counters of this.apps?.counters ?? []) counters.addTo(sum);
+    for (const counters of this.placed?.counters ?? []) counters.addTo(sum);
     if (this.rawLink) Object.assign(sum, this.rawLink.counters());
     sum["layer3.pool.frames-in-use"] = this.pool.framesInUse();
   }
@@ -204,7 +218,11 @@ export class Threads {
     this.guard?.forgetWorker(index);
     Atomics.store(new Int32Array(this.ceiling), index, 0);
     const estate = this.moves.died(index);
-    const told = [this.apps?.unlink(index, estate), this.events.workerDied(index, estate, error, again)];
+    const told = [
+      this.apps?.unlink(index, estate),
+      this.placed?.died(index, estate, error),
+      this.events.workerDied(index, estate, error, again),
+    ];
     this.pool.dropAll(index);
     const before = this.told[index];
     this.told[index] = Promise.all(told).then(() => this.moves.bury(estate));
@@ -213,6 +231,7 @@ export class Threads {
 
   private async workerReplaced(index: number): Promise<void> {
     this.apps?.relink(index, (party) => this.connect(index, party));
+    await this.placed?.replaced(index);
     await this.events.workerReplaced(index);
     this.moves.replaced(index);
   }

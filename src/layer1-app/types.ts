@@ -15,7 +15,7 @@ import type {
   TcpInfo,
 } from "../layer2-transport/index.ts";
 import type { Fanout, FanoutOptions } from "../layer3-ip/fanout-types.ts";
-import type { ApoError } from "./errors.ts";
+import type { ApoError, ErrorCode } from "./errors.ts";
 
 /**
  * A connection's number. Its low 24 bits are shard (4) and slot (20); above them stands a generation, so
@@ -197,6 +197,11 @@ interface CommonOptions extends Handlers, TcpSettings, UdpSettings {
   readonly framing?: Framing;
   /** A module whose exports are the handlers; it runs in app workers, a connection staying with one. */
   readonly module?: URL | string;
+  /**
+   * Where the module's handlers run: in app workers ("app"), or in the layer-2 workers, each beside its connections
+   * ("worker"): no thread between a packet and its handler, and a slow handler holds up its worker's connections.
+   */
+  readonly placement?: "app" | "worker";
   /** UDP: milliseconds of silence after which a connection is closed (60,000; 0 = never). */
   readonly idleMs?: number;
   /** UDP: datagrams a connection may have waiting behind the one with the app (64); more are dropped and counted. */
@@ -224,8 +229,37 @@ export interface ConnectOptions extends CommonOptions {
   readonly news?: Uint8Array | string;
   /** Milliseconds to wait for the connection (10,000). */
   readonly connectMs?: number;
+  readonly connections?: never;
   readonly port?: never;
   readonly backlog?: never;
+}
+
+/** The client side of `opens`, many times over: as many connections to one address, spread over the workers. */
+export interface GroupOptions extends Omit<ConnectOptions, "connections"> {
+  /** How many, up to 16,777,216. */
+  readonly connections: number;
+  /** How many are started a second (0: as fast as they are accepted). */
+  readonly rate?: number;
+}
+
+/** Many connections that one `opens` makes. Its counts are read as often as one likes, also while they change. */
+export interface Group extends AsyncDisposable {
+  /** How many there are to be. */
+  readonly connections: number;
+  /** How many have been tried, */
+  readonly started: number;
+  /** have come to stand, */
+  readonly opened: number;
+  /** and are open now. */
+  readonly open: number;
+  /** How many have failed, by error code. */
+  readonly failed: Readonly<Partial<Record<ErrorCode, number>>>;
+  /** Resolves when every connection stands or has failed. */
+  readonly ready: Promise<void>;
+  /** Resolves (never rejects) when none is left: with the error of a runtime that failed, or undefined. */
+  readonly closed: Promise<ApoError | undefined>;
+  /** Starts no more, and closes those that stand. Idempotent. */
+  close(): Promise<void>;
 }
 
 /** What `opens` makes on the server side. */
@@ -302,9 +336,10 @@ export interface LinkFacts {
 /** A runtime: the three verbs, and what an operator reads. */
 export interface Apo extends Omit<AppVerbs, "close">, AsyncDisposable {
   opens(options: ListenOptions): Promise<Listener>;
+  opens(options: GroupOptions): Promise<Group>;
   opens(options: ConnectOptions): Promise<Sockfd>;
   /** Without an argument, closes the whole runtime. */
-  close(what?: Sockfd | Listener, options?: CloseOptions): Promise<void>;
+  close(what?: Sockfd | Listener | Group, options?: CloseOptions): Promise<void>;
   /** Stops accepting, and resolves when every connection has ended by itself. Then call `close()`. */
   drain(): Promise<void>;
   /** Resolves (never rejects) when the runtime has ended: with the error, or undefined. */

@@ -11,6 +11,7 @@ import type { LinkDescription } from "../layer3-ip/packet-port.ts";
 import type { GuardReport } from "./guard/report.ts";
 import type { TcpGuardStart } from "./guard/tcp-guard.ts";
 import type { LinkMemory } from "./link.ts";
+import type { PlaceStart } from "./placement.ts";
 import type { ConnectRequest, ListenerRecord } from "./transport.ts";
 
 /** What a worker is started with. */
@@ -26,8 +27,6 @@ export interface WorkerStart {
   /** Of the records that it opens: see nodes/v-node.ts. */
   readonly tag: number;
   readonly counters: SharedArrayBuffer;
-  /** Of the app endpoint that lives in the worker, if one does. */
-  readonly appCounters?: SharedArrayBuffer | undefined;
   /** On every link but `host`: the worker's end of it. */
   readonly rawLink?: LinkDescription | undefined;
   /** What TCP on that link is held to. */
@@ -54,24 +53,26 @@ export type ToWorker =
   | { readonly type: "bury"; readonly shards: readonly number[]; readonly tag: number }
   /** Gives up those of these shards that nobody uses: the answer is which. */
   | { readonly type: "disown"; readonly call: number; readonly shards: readonly number[] }
-  /** Loads a handler module into the worker's own endpoint, which `script` makes. `open` is layer 1's. */
-  | { readonly type: "load"; readonly call: number; readonly script: string; readonly open: unknown }
-  | { readonly type: "unload"; readonly open: number }
-  | { readonly type: "alarm"; readonly open: number; readonly alarm: unknown }
+  /** Makes an app endpoint in the worker's own thread. */
+  | { readonly type: "place"; readonly call: number; readonly place: PlaceStart }
+  /** Layer 1's own words to that endpoint. */
+  | { readonly type: "app"; readonly message: unknown }
   | { readonly type: "stop"; readonly call: number; readonly graceMs: number };
 
 /** From a worker. */
 export type FromWorker =
   | { readonly type: "guard"; readonly report: GuardReport }
   | { readonly type: "ready" }
+  /** Layer 1's own words from the app endpoint in the worker's thread. */
+  | { readonly type: "app"; readonly message: unknown }
+  /** All of a group's connections here have been tried; or all that stood have ended as well. */
+  | { readonly type: "group"; readonly open: number; readonly over: boolean }
   | {
       readonly type: "reply";
       readonly call: number;
       readonly value?: unknown;
       readonly error?: { readonly code: ErrorCode; readonly message: string } | undefined;
     }
-  /** What the worker's own endpoint says. */
-  | { readonly type: "told"; readonly message: unknown }
   | { readonly type: "connected"; readonly open: number; readonly sockfd: number }
   | { readonly type: "failed"; readonly open: number; readonly code: ErrorCode; readonly text: string }
   | {

@@ -11,7 +11,7 @@ import { errorWord } from "./descriptor.ts";
 import type { ConnectRequest } from "./transport.ts";
 
 /** Words of a worker's block. `failed` is the first of one word for each error code, in the order of descriptors. */
-export const tally = { started: 0, opened: 1, open: 2, done: 3, failed: 4 } as const;
+export const tally = { started: 0, opened: 1, open: 2, failed: 3 } as const;
 export const tallyWords = 64;
 
 /** Handshakes under way at once: more would only wait in queues, and time out there. */
@@ -28,6 +28,8 @@ interface Ramp {
   readonly ratePerMs: number;
   started: number;
   pending: number;
+  open: number;
+  done: boolean;
   startedAtMs: number;
   stopped: boolean;
 }
@@ -35,13 +37,22 @@ interface Ramp {
 export class GroupRamps {
   private readonly index: number;
   private readonly connect: (request: ConnectRequest) => void;
+  private readonly report: (openId: number, over: boolean) => void;
   private readonly ramps = new Map<number, Ramp>();
   private timer: NodeJS.Timeout | undefined;
 
-  /** `connect` starts one connection of the request; `connected` or `failed` must follow, sooner or later. */
-  constructor(index: number, connect: (request: ConnectRequest) => void) {
+  /**
+   * `connect` starts one connection of the request; `connected` or `failed` must follow, sooner or later. `report` is
+   * called once when all of a group have been tried, and once more when none of them is left.
+   */
+  constructor(
+    index: number,
+    connect: (request: ConnectRequest) => void,
+    report: (openId: number, over: boolean) => void,
+  ) {
     this.index = index;
     this.connect = connect;
+    this.report = report;
   }
 
   /** Starts opening the connections of `request.group`. */
@@ -56,20 +67,24 @@ export class GroupRamps {
       ratePerMs: group.rate / 1000,
       started: 0,
       pending: 0,
+      open: 0,
+      done: false,
       startedAtMs: performance.now(),
       stopped: false,
     });
     this.turn();
   }
 
-  /** A connection of the group stands. */
-  connected(openId: number): void {
+  /** A connection of the group stands. False: it is to be closed at once. */
+  connected(openId: number): boolean {
     const ramp = this.ramps.get(openId);
-    if (!ramp) return;
+    if (!ramp) return false;
     ramp.pending -= 1;
+    ramp.open += 1;
     this.add(ramp, tally.opened, 1);
     this.add(ramp, tally.open, 1);
     this.settle(ramp);
+    return !ramp.stopped;
   }
 
   /** A connection of the group did not come about. */
@@ -84,7 +99,10 @@ export class GroupRamps {
   /** A connection of the group has ended. */
   ended(openId: number): void {
     const ramp = this.ramps.get(openId);
-    if (ramp) this.add(ramp, tally.open, -1);
+    if (!ramp) return;
+    ramp.open -= 1;
+    this.add(ramp, tally.open, -1);
+    this.settle(ramp);
   }
 
   /** No more are started; those under way and those that stand go on. */
@@ -93,11 +111,6 @@ export class GroupRamps {
     if (!ramp) return;
     ramp.stopped = true;
     this.settle(ramp);
-  }
-
-  /** The app is through with the group: nothing is counted any more. */
-  forget(openId: number): void {
-    this.ramps.delete(openId);
   }
 
   close(): void {
@@ -134,7 +147,14 @@ export class GroupRamps {
 
   private settle(ramp: Ramp): void {
     if (ramp.pending > 0 || (!ramp.stopped && ramp.started < ramp.count)) return;
-    Atomics.store(ramp.counts, ramp.block + tally.done, 1);
+    const { id } = ramp.request;
+    if (!ramp.done) {
+      ramp.done = true;
+      this.report(id, false);
+    }
+    if (ramp.open > 0) return;
+    this.ramps.delete(id);
+    this.report(id, true);
   }
 
   private add(ramp: Ramp, word: number, by: number): void {

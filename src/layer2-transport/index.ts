@@ -61,6 +61,7 @@ export {
   type Parties,
 } from "./descriptor.ts";
 export { Fifo } from "./fifo.ts";
+export { tally, tallyWords } from "./group-ramp.ts";
 // The guard, as an operator sees it.
 export { createCeilingMemory } from "./guard/memory-ceiling.ts";
 export { type Attack, OperatorGuard, type RuntimeGuard, type TraceRecord } from "./guard/operator-guard.ts";
@@ -80,7 +81,6 @@ export {
   smallFrameBytes,
   wakeWorker,
 } from "./link.ts";
-export type { LocalEndpoint, LocalEndpointStart } from "./local-app.ts";
 // Connections as every thread sees them.
 export {
   createNodes,
@@ -100,6 +100,8 @@ export {
   toldFlag,
   VNodeTable,
 } from "./nodes/v-node.ts";
+// App endpoints in layer-2 workers.
+export type { CreatePlaced, PlacedApp, PlacedContext, PlaceStart } from "./placement.ts";
 // The options of connections, and what is told of them.
 export { defaultUdpOptions, type GroupJoin, type UdpOptions } from "./raw/udp-options.ts";
 export { StreamBuffer } from "./stream-buffer.ts";

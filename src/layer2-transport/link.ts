@@ -32,10 +32,12 @@ export interface LinkMemory {
   readonly up: SharedArrayBuffer;
   /** The port words of a worker that sleeps on its doorbell (a raw link's): it is rung and not posted to. */
   readonly doorbell?: SharedArrayBuffer | undefined;
+  /** Likewise where the app's side is in such a worker. */
+  readonly upDoorbell?: SharedArrayBuffer | undefined;
 }
 
-export function createLinkMemory(doorbell?: SharedArrayBuffer): LinkMemory {
-  return { down: createRing(ringCapacity), up: createRing(ringCapacity), doorbell };
+export function createLinkMemory(doorbell?: SharedArrayBuffer, upDoorbell?: SharedArrayBuffer): LinkMemory {
+  return { down: createRing(ringCapacity), up: createRing(ringCapacity), doorbell, upDoorbell };
 }
 
 /** One end of a link, whatever it is made of: `Link` between threads, `LocalLink` within one. */
@@ -83,7 +85,8 @@ export class Link implements LinkEnd {
     this.peer = peer;
     this.port = port;
     this.outgoing = new RingProducer(side === "app" ? memory.down : memory.up);
-    this.doorbell = side === "app" && memory.doorbell ? new Uint32Array(memory.doorbell) : undefined;
+    const doorbell = side === "app" ? memory.doorbell : memory.upDoorbell;
+    this.doorbell = doorbell && new Uint32Array(doorbell);
     this.incoming = new RingConsumer(side === "app" ? memory.up : memory.down);
     port.on("message", mailbox.wake);
     port.unref();

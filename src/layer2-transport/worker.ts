@@ -16,8 +16,9 @@ import { GroupRamps } from "./group-ramp.ts";
 import type { GuardReport } from "./guard/report.ts";
 import { TcpGuard } from "./guard/tcp-guard.ts";
 import { FramePool, Link, type LinkEnd, Mailbox } from "./link.ts";
-import { LocalApp } from "./local-app.ts";
 import { NodeTable } from "./nodes/node-table.ts";
+import { Placed } from "./placed.ts";
+import type { PlaceStart } from "./placement.ts";
 import type { ListenerRecord, Transport } from "./transport.ts";
 
 if (!parentPort) throw new Error("worker.ts runs in a worker thread only");
@@ -41,7 +42,7 @@ const context: DispatcherContext = {
   links,
   alarm: (open, code, text) => alarms.raise(open, code, text),
   clientConnected(request, sockfd) {
-    if (request.group) ramps.connected(request.id);
+    if (request.group) groupConnected(request.id, sockfd);
     else tell({ type: "connected", open: request.id, sockfd });
   },
   clientFailed(request, code, text) {
@@ -52,7 +53,18 @@ const context: DispatcherContext = {
     if (request.group) ramps.ended(request.id);
   },
 };
-const ramps = new GroupRamps(start.index, (request) => transport.connect(request));
+const ramps = new GroupRamps(
+  start.index,
+  (request) => transport.connect(request),
+  (open, over) => tell({ type: "group", open, over }),
+);
+const placed = new Placed(
+  start,
+  (message) => tell({ type: "app", message }),
+  (words, at) => {
+    dispatcher.receive(placed.workerEnd, words, at);
+  },
+);
 const dispatcher = new Dispatcher(context);
 // A turn of the event loop is a batch: sockets are read in its poll phase, `setImmediate` comes right after.
 let handled = 0;
@@ -61,16 +73,6 @@ const mailbox = new Mailbox((link, words, at) => {
   dispatcher.receive(link, words, at);
   return false;
 }, setImmediate);
-const localApp = new LocalApp({
-  party: start.index,
-  pool: start.pool,
-  nodes: start.nodes,
-  owners: start.owners,
-  counters: start.appCounters,
-  tell: (message) => tell({ type: "told", message }),
-  connect: (link) => links.set(start.index, link),
-  receive: (link, words, at) => dispatcher.receive(link, words, at),
-});
 const transport = await createTransport();
 dispatcher.attach(transport);
 port.on("message", (message: ToWorker) => obey(message));
@@ -84,7 +86,7 @@ async function createTransport(): Promise<Transport> {
     const random = (): number => randomBytes(4).readInt32LE();
     const guard = new TcpGuard({ ...start.guard, counters, random, report });
     const link = start.rawLink;
-    const serveLocal = (): void => void localApp.serve();
+    const serveLocal = (): void => void placed.serve();
     return createRawTransport({
       link,
       events: dispatcher,
@@ -108,7 +110,7 @@ function serve(): boolean {
     obey(posted.message as ToWorker);
   }
   mailbox.wake();
-  return handled !== before;
+  return placed.serve() || handled !== before;
 }
 
 function obey(message: ToWorker): void {
@@ -134,6 +136,8 @@ function obey(message: ToWorker): void {
     case "finish":
       // What was sent before travels by the rings, and must not be overtaken.
       mailbox.exhaust();
+      placed.exhaust();
+      ramps.stop(message.listener);
       listeners.delete(message.listener);
       dispatcher.finishAll(message.listener, "closed");
       dispatcher.forgetListener(message.listener);
@@ -151,14 +155,11 @@ function obey(message: ToWorker): void {
     case "disown":
       reply(message.call, disown(message.shards));
       return;
-    case "load":
-      reply(message.call, localApp.load(message.script, message.open));
+    case "place":
+      reply(message.call, place(message.place));
       return;
-    case "unload":
-      localApp.unload(message.open);
-      return;
-    case "alarm":
-      localApp.alarm(message.open, message.alarm);
+    case "app":
+      placed.obey(message.message);
       return;
     case "stop":
       reply(message.call, stop(message.graceMs));
@@ -184,6 +185,19 @@ async function disown(shards: readonly number[]): Promise<readonly number[]> {
     table.disown(shard);
   }
   return unused;
+}
+
+/** A group that is being closed wants none of the connections that still come about. */
+function groupConnected(openId: number, sockfd: number): void {
+  if (ramps.connected(openId)) return;
+  const generation = Math.floor(sockfd / 2 ** 24);
+  setImmediate(() => dispatcher.finishNode(sockfd & 0xffffff, generation, "closed"));
+}
+
+/** Makes an app endpoint in this thread: its party is the worker's index. */
+async function place(what: PlaceStart): Promise<void> {
+  await placed.create(what);
+  links.set(start.index, placed.workerEnd);
 }
 
 /** An app endpoint has died: what it had sent still goes out, then its connections end. */
@@ -215,12 +229,13 @@ async function stop(graceMs: number): Promise<void> {
   for (const id of listeners.keys()) await transport.unlisten(id);
   ramps.close();
   mailbox.exhaust();
+  placed.exhaust();
   dispatcher.finishAll(undefined, "shutdown");
   await allEnded(graceMs);
   await dispatcher.abortAll("shutdown", performance.now() + graceMs);
   await allEnded(graceMs);
   await transport.close();
-  localApp.close();
+  placed.close();
   dispatcher.stop();
   alarms.close();
   // The app must find the last descriptors when it hears that we have stopped.

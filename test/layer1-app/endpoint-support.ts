@@ -50,6 +50,7 @@ export class Bench {
       recvlen: 65_536,
       msgpack: false,
       leaving: false,
+      quiet: false,
       ...more,
     });
   }

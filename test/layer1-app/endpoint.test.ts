@@ -54,16 +54,35 @@ describe("ends", () => {
     expect(bench.endpoint.connectionCount(7)).toBe(0);
   });
 
-  test("of another generation, or of a connection that was never told, is nobody's", () => {
+  test("of another generation is nobody's; of a connection that was never told, the number alone is given back", () => {
     const bench = new Bench();
     const { ends, closed } = counting();
     bench.open({ closed });
-    const sockfd24 = bench.make(0);
-    bench.closed(sockfd24);
-    bench.connected(sockfd24);
-    bench.closed(sockfd24, bench.generation(sockfd24) + 1);
-    expect(ends).toEqual([]);
+    const [known, unknown] = [bench.make(0), bench.make(0)];
+    bench.connected(known);
+    bench.closed(known, bench.generation(known) + 1);
     expect(bench.link.posted).toEqual([]);
+    bench.closed(unknown);
+    expect(ends).toEqual([]);
+    expect(bench.link.posted).toMatchObject([{ kind: kind.retire, sockfd24: unknown }]);
+  });
+
+  test("of a quiet opens: its messages are handled without an introduction, and nothing is counted", () => {
+    const bench = new Bench();
+    const got: string[] = [];
+    const request = (_: number, message: Message): void => {
+      got.push(message.text());
+    };
+    bench.open({ request }, { quiet: true });
+    const sockfd24 = bench.make(12);
+    bench.message(sockfd24, Buffer.from("one"));
+    bench.closed(sockfd24);
+    bench.closed(sockfd24);
+    bench.message(sockfd24, Buffer.from("late"));
+    expect(got).toEqual(["one"]);
+    expect(bench.endpoint.connectionCount()).toBe(0);
+    expect(bench.link.posted.map((one) => one.kind)).toEqual([kind.done, kind.retire]);
+    expect(bench.pool.framesInUse()).toBe(0);
   });
 
   test("a connection told twice counts once", () => {
