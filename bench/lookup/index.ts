@@ -27,7 +27,7 @@ export const bench: Bench = {
   run,
 };
 
-/** Packets a call, as many as a worker takes in a turn: so the code is compiled as a worker's is, and not as one loop. */
+/** Packets a call, as many as a worker takes in a turn: the code is compiled as a worker's is, and not as one loop. */
 const turnWords = 256 * packetWords;
 const placeOfPorts = packetPorts;
 const placeOfHash = packetHash;

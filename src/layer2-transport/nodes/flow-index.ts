@@ -23,6 +23,7 @@ const fewestEntries = 1024;
 const positionsPerInsertion = 8;
 const placeMask = 0xffffff;
 const tagMask = ~placeMask;
+const noWords = new Int32Array(0);
 
 /** The tag of a hash, in an entry's upper 8 bits. Positions are the hash's low bits, which tell nothing about it. */
 function tagOf(hash: number): number {
@@ -32,8 +33,9 @@ function tagOf(hash: number): number {
 
 export class FlowIndex {
   private readonly table: VNodeTable;
-  private readonly nodes: Int32Array;
-  private readonly protocol: number;
+  // Fields that begin with a value of their kind are known to be of it: no check at each use.
+  private readonly nodes: Int32Array = noWords;
+  private readonly protocol: number = 0;
   private entries = new Int32Array(fewestEntries);
   private mask = fewestEntries - 1;
   private count = 0;

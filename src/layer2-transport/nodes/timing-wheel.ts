@@ -30,8 +30,9 @@ const shift3 = 25;
 
 /**
  * Of both link words, the low 25 bits are a record's place in the table plus 1 (0: there is none on that side); the
- * bits above are the entry's bucket plus 1: its low 7 bits in `timerNext`, the others in `timerPrev`. All entries of a
- * bucket have the same upper bits, so a link word may be copied from one to its neighbour. Both words 0: not armed.
+ * bits above say which bucket it is: its low 7 bits in `timerNext`, the others plus 1 in `timerPrev`, which so is 0 only
+ * where nothing is armed. All entries of a bucket have the same upper bits, so a link word may be copied from one to
+ * its neighbour.
  */
 const placeMask = 0x1ffffff;
 const placeBits = 25;
@@ -40,17 +41,19 @@ const lowMask = 0x7f;
 
 /** What `nextMs` is ahead of the wheel's time when nothing is armed: 12 days. */
 const farMs = 2 ** 30;
+const noWords = new Int32Array(0);
 
 export class TimingWheel {
   private readonly table: VNodeTable;
-  private readonly words: Int32Array;
+  // Fields that begin with a value of their kind are known to be of it: no check at each use.
+  private readonly words: Int32Array = noWords;
   /** By bucket: its first entry's place plus 1, or 0. */
   private readonly first = new Int32Array(bucketCount);
   /** A bit a bucket that has entries, and for level 0 a bit a word of those. */
   private readonly occupied = new Int32Array(bucketCount / 32);
   private summary0 = 0;
   /** Up to here everything has expired, but for what is left in `draining`. */
-  private atMs: number;
+  private atMs: number = 0;
   /** The bucket that fell due at `atMs` and is not empty yet; -1: none. */
   private draining = -1;
   private count = 0;
@@ -69,10 +72,7 @@ export class TimingWheel {
 
   /** Of a slot in use: whether it will expire. */
   isArmed(sockfd24: number): boolean {
-    const base = this.table.baseOf(sockfd24);
-    return (
-      ((this.words[base + node.timerNext] as number) | (this.words[base + node.timerPrev] as number)) !== 0
-    );
+    return this.words[this.table.baseOf(sockfd24) + node.timerPrev] !== 0;
   }
 
   /**
@@ -82,29 +82,24 @@ export class TimingWheel {
   arm(sockfd24: number, deadlineMs: number): void {
     const { words } = this;
     const base = this.table.baseOf(sockfd24);
-    words[base + node.deadline] = deadlineMs;
-    const due = this.atMs + 1;
-    const deadline = (deadlineMs - due) | 0;
-    const at = deadline < 0 ? due | 0 : deadlineMs | 0;
-    const next = words[base + node.timerNext] as number;
     const prev = words[base + node.timerPrev] as number;
-    if ((next | prev) !== 0) {
-      const bucket = ((next >>> placeBits) | ((prev >>> placeBits) << lowBits)) - 1;
-      // It is looked at early enough, and put where it then belongs.
-      if (((at - this.dueOf(bucket)) | 0) >= 0) return;
-      this.unlink(next, prev);
+    if (prev === 0) {
+      words[base + node.deadline] = deadlineMs;
+      this.link(base, this.ahead(deadlineMs));
+      return;
     }
-    this.link(base, at);
+    const later = (deadlineMs - (words[base + node.deadline] as number)) | 0;
+    words[base + node.deadline] = deadlineMs;
+    if (later < 0) this.bringForward(base, prev, this.ahead(deadlineMs));
   }
 
   /** The connection will not expire. Needed before its slot is given back. */
   cancel(sockfd24: number): void {
     const { words } = this;
     const base = this.table.baseOf(sockfd24);
-    const next = words[base + node.timerNext] as number;
     const prev = words[base + node.timerPrev] as number;
-    if ((next | prev) === 0) return;
-    this.unlink(next, prev);
+    if (prev === 0) return;
+    this.unlink(words[base + node.timerNext] as number, prev);
     words[base + node.timerNext] = 0;
     words[base + node.timerPrev] = 0;
   }
@@ -150,6 +145,20 @@ export class TimingWheel {
     return bucket < 0 ? (this.atMs + farMs) | 0 : this.dueOf(bucket);
   }
 
+  /** A deadline, or the next tick where that is past. */
+  private ahead(deadlineMs: number): number {
+    const due = (this.atMs + 1) | 0;
+    return ((deadlineMs - due) | 0) < 0 ? due : deadlineMs | 0;
+  }
+
+  /** Moves an entry whose deadline has become an earlier one, unless it is looked at early enough where it is. */
+  private bringForward(base: number, prev: number, at: number): void {
+    const next = this.words[base + node.timerNext] as number;
+    if (((at - this.dueOf(bucketOfLinks(next, prev))) | 0) >= 0) return;
+    this.unlink(next, prev);
+    this.link(base, at);
+  }
+
   /** Takes the first entry out of the bucket that is due. True: it expired; else it was put where it belongs now. */
   private takeFirst(bucket: number, expire: (sockfd24: number) => void): boolean {
     const { words } = this;
@@ -172,9 +181,8 @@ export class TimingWheel {
     const bucket = this.bucketOf(at);
     const place = (base >>> nodeShift) + 1;
     const head = first[bucket] as number;
-    const code = bucket + 1;
-    const low = (code & lowMask) << placeBits;
-    const high = (code >>> lowBits) << placeBits;
+    const low = (bucket & lowMask) << placeBits;
+    const high = ((bucket >>> lowBits) + 1) << placeBits;
     words[base + node.timerNext] = low | head;
     words[base + node.timerPrev] = high;
     first[bucket] = place;
@@ -198,7 +206,7 @@ export class TimingWheel {
       words[((before - 1) << nodeShift) + node.timerNext] = next;
       return;
     }
-    const bucket = ((next >>> placeBits) | ((prev >>> placeBits) << lowBits)) - 1;
+    const bucket = bucketOfLinks(next, prev);
     first[bucket] = after;
     if (after !== 0) return;
     const rest = (this.occupied[bucket >>> 5] as number) & ~(1 << (bucket & 31));
@@ -258,6 +266,10 @@ export class TimingWheel {
     }
     return -1;
   }
+}
+
+function bucketOfLinks(next: number, prev: number): number {
+  return (next >>> placeBits) | (((prev >>> placeBits) - 1) << lowBits);
 }
 
 function lowestBit(bits: number): number {
