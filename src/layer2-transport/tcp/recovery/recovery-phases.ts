@@ -4,9 +4,12 @@
  *
  * Layer 2, TCP. RFC 5681, 6582, 6675, 6937, 5682, 4015, 3168. Knows no packets, no v-nodes and no clock.
  */
+import { Bbr } from "./congestion/bbr.ts";
 import type { CongestionControl, WindowState } from "./congestion/congestion-control.ts";
 import { Cubic } from "./congestion/cubic.ts";
 import { NewReno } from "./congestion/newreno.ts";
+import { DeliveryRate } from "./delivery-rate.ts";
+import type { ControlName } from "./facts.ts";
 import { ProportionalReduction } from "./prr.ts";
 import { duplicateThreshold, Rack } from "./rack.ts";
 import { RttEstimator } from "./rtt.ts";
@@ -56,6 +59,10 @@ export class RecoveryPhases implements WindowState {
   protected readonly cubic = new Cubic();
   protected readonly newReno = new NewReno();
   protected control: CongestionControl = this.cubic;
+  /** For a control that is a model of the path; undefined for the others. */
+  protected bbr: Bbr | undefined = undefined;
+  private spareBbr: Bbr | undefined = undefined;
+  protected rate: DeliveryRate | undefined = undefined;
   protected phase = open;
   protected hasSack = false;
   protected hasEcn = false;
@@ -220,6 +227,7 @@ export class RecoveryPhases implements WindowState {
   protected congested(): void {
     if (this.phase !== open || this.hasReduced) return;
     this.undo.close();
+    if (this.bbr !== undefined) this.bbr.marked(this);
     this.reduce(this.runs.delivery.bytes, false);
     this.phase = reducing;
     this.highSeq = this.runs.nxt;
@@ -237,7 +245,7 @@ export class RecoveryPhases implements WindowState {
   }
 
   protected leaveRecovery(): void {
-    if (this.phase !== timedOut) this.setWindow(this.ssthresh);
+    if (this.phase !== timedOut && this.bbr === undefined) this.setWindow(this.ssthresh);
     if (this.phase >= recovering) this.rack.recovered();
     this.undoEnd = this.runs.nxt;
     this.duplicateAcks = 0;
@@ -318,6 +326,22 @@ export class RecoveryPhases implements WindowState {
     }
   }
 
+  /** Which control: objects of the two common ones are always there, a model's are made when first asked for. */
+  protected choose(name: ControlName): void {
+    const { runs } = this;
+    runs.isRated = name === "bbr";
+    this.bbr = undefined;
+    if (name === "bbr") {
+      this.rate ??= new DeliveryRate();
+      this.rate.begin(this.nowUs);
+      this.spareBbr ??= new Bbr(this.rate);
+      this.bbr = this.spareBbr;
+      this.control = this.bbr;
+    } else {
+      this.control = name === "newreno" ? this.newReno : this.cubic;
+    }
+  }
+
   protected setDuplicateBytes(): void {
     const most = this.runs.flyingBytes - this.mss;
     const bytes = this.duplicateAcks * this.mss;
@@ -330,6 +354,10 @@ export class RecoveryPhases implements WindowState {
 
   /** RFC 2861: half for each RTO of idleness, not below the restart window (RFC 5681 4.1); ssthresh remembers. */
   protected restart(idleUs: number): void {
+    if (this.bbr !== undefined) {
+      this.bbr.idled();
+      return;
+    }
     const least = Math.min(this.initialWindow * this.mss, this.cwnd);
     if (this.ssthresh !== Infinity) this.ssthresh = Math.max(this.ssthresh, 0.75 * this.cwnd);
     let cwnd = this.cwnd;

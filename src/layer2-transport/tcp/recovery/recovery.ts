@@ -7,6 +7,7 @@
  * calls `onTimer` once `timerAtUs` has passed. He should take in the ACKs that wait before he runs timers: a timer
  * that is ahead of an ACK that has already arrived sends for nothing. Objects are pooled: `begin` or `resume`, `drop`.
  */
+import type { Bbr } from "./congestion/bbr.ts";
 import { AckFacts, type RecoveryTerms } from "./facts.ts";
 import { open, RecoveryPhases, recovering, reducing, timedOut } from "./recovery-phases.ts";
 import { type SentRun, sacked } from "./sent-runs.ts";
@@ -18,6 +19,9 @@ export { AckFacts };
 /** RFC 8985 7.2: the longest that a peer holds an ACK back, and what a timer may be late by. */
 const maxAckDelayUs = 200_000;
 const timerSlackUs = 2000;
+/** A model's pace: what goes out at once, and how late a timer may be and be made up for. */
+const paceQuantumUs = 1000;
+const maxCatchUpUs = 2000;
 /** The most that one `nextLost` returns. */
 const maxResendBytes = 65_535;
 
@@ -30,6 +34,8 @@ export class LossRecovery extends RecoveryPhases {
   private flightEnd = 0;
   private lastSentUs = 0.5;
   private sawDuplicate = false;
+  /** When the next paced transmission may go out. */
+  private nextSendUs = 0.5;
 
   /** A fresh connection, after its handshake; `sendNext` is the first byte's number. */
   begin(terms: RecoveryTerms, sendNext: number, nowUs: number): void {
@@ -112,8 +118,10 @@ export class LossRecovery extends RecoveryPhases {
       }
     }
     if (this.probeDue) return mss;
+    if (this.bbr !== undefined && this.isPaced(this.bbr, nowUs)) return 0;
     if (runs.firstLost !== undefined && this.undo.frto !== frtoNew) return 0;
-    const room = Math.floor(this.cwnd - this.inFlight);
+    let room = Math.floor(this.cwnd - this.inFlight);
+    if (this.bbr !== undefined) room = Math.min(room, this.quantum(this.bbr));
     if (room >= mss) return room - (room % mss);
     return room > 0 ? room : 0;
   }
@@ -125,8 +133,10 @@ export class LossRecovery extends RecoveryPhases {
       throw new Error(`sent at ${seq}, but SND.NXT is ${runs.nxt}: tell each segment, in order`);
     this.nowUs = nowUs;
     runs.nowUs = nowUs;
-    if (runs.first === undefined) this.rtoBaseUs = nowUs;
-    runs.append(length, clock);
+    const isFirst = runs.first === undefined;
+    if (isFirst) this.rtoBaseUs = nowUs;
+    const run = runs.append(length, clock);
+    if (this.bbr !== undefined) this.paced(this.bbr, run, length, isFirst, appLimited);
     this.lastSentUs = nowUs;
     this.wasAppLimited = appLimited;
     this.wantsCwr = false;
@@ -148,7 +158,9 @@ export class LossRecovery extends RecoveryPhases {
     const run = this.runs.firstLost;
     if (run === undefined || this.undo.frto === frtoNew) return undefined;
     const { mss } = this;
+    if (this.bbr !== undefined && !this.forceFirst && this.isPaced(this.bbr, this.nowUs)) return undefined;
     let room = this.cwnd - this.inFlight;
+    if (this.bbr !== undefined) room = Math.min(room, this.quantum(this.bbr));
     if (this.forceFirst && room < mss) room = mss;
     if (room > limit) room = limit;
     if (run.length > room) {
@@ -166,9 +178,10 @@ export class LossRecovery extends RecoveryPhases {
     this.nowUs = nowUs;
     runs.nowUs = nowUs;
     runs.resend(run, length, clock);
+    if (this.bbr !== undefined) this.paced(this.bbr, run, run.length, false, false);
     const segments = this.segments(run.length);
     this.retransmits += segments;
-    if (this.phase >= recovering) this.undo.resent(segments, clock);
+    if (this.phase >= recovering) this.undo.resent(segments);
     if (this.phase !== open) this.prr.sent(run.length);
     this.forceFirst = false;
     this.lastSentUs = nowUs;
@@ -278,7 +291,8 @@ export class LossRecovery extends RecoveryPhases {
     this.rtt.begin(terms.initialRtoUs, terms.minRtoUs, terms.maxRtoUs, nowUs);
     this.rack.begin();
     this.undo.begin();
-    this.control = terms.control === "newreno" ? this.newReno : this.cubic;
+    this.choose(terms.control);
+    this.nextSendUs = nowUs;
     this.mss = terms.mss;
     this.hasSack = terms.sack;
     this.hasEcn = terms.ecn;
@@ -334,6 +348,28 @@ export class LossRecovery extends RecoveryPhases {
       this.probeAtUs = Infinity;
     }
     this.timerAtUs = atUs;
+  }
+
+  /** Too early for the pace: `timerAtUs` says when it is not. */
+  private isPaced(bbr: Bbr, nowUs: number): boolean {
+    if (bbr.paceRate <= 0 || nowUs >= this.nextSendUs) return false;
+    if (this.nextSendUs < this.timerAtUs) this.timerAtUs = this.nextSendUs;
+    return true;
+  }
+
+  /** What goes out at once: about a millisecond's worth, since timers are no finer. */
+  private quantum(bbr: Bbr): number {
+    if (bbr.paceRate <= 0) return maxResendBytes;
+    return Math.max(2 * this.mss, Math.min(maxResendBytes, bbr.paceRate * paceQuantumUs));
+  }
+
+  /** The pace after a transmission: a late timer is made up for, a long silence is not. */
+  private paced(bbr: Bbr, run: SentRun, length: number, isFirst: boolean, appLimited: boolean): void {
+    this.rate?.sent(run, isFirst, this.inFlight, appLimited);
+    if (bbr.paceRate <= 0) return;
+    const earliestUs = this.nowUs - maxCatchUpUs;
+    const fromUs = this.nextSendUs > earliestUs ? this.nextSendUs : earliestUs;
+    this.nextSendUs = fromUs + length / bbr.paceRate;
   }
 
   /** The probe went out. */
@@ -425,7 +461,7 @@ export class LossRecovery extends RecoveryPhases {
     this.deliveredTotal += delivery.bytes;
     if (this.hasSack) this.rack.update(runs, this);
     if (this.probeOut) this.judgeProbe(bytes);
-    if (bytes > 0 && this.phase >= recovering && this.undo.isOlderEcho(facts.echoClock)) {
+    if (delivery.spurious && this.phase >= recovering) {
       if (this.phase === recovering) this.rack.reorderSeen = true;
       this.takeBack();
     }
@@ -441,7 +477,10 @@ export class LossRecovery extends RecoveryPhases {
     if (this.hasReduced) this.passReduction();
     if (isLossy && this.phase <= reducing) this.enterRecovery(bytes);
     const delivered = runs.delivery.bytes;
-    if (this.phase === reducing || this.phase === recovering) {
+    if (this.bbr !== undefined) {
+      this.rate?.acked(runs.delivery, this);
+      if (delivered > 0) this.bbr.acked(this, delivered);
+    } else if (this.phase === reducing || this.phase === recovering) {
       const isSafe = bytes > 0 && !isLossy;
       this.setWindow(this.prr.window(delivered, this.inFlight, this.ssthresh, this.mss, isSafe));
     } else if (bytes > 0) {

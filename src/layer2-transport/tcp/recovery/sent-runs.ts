@@ -6,11 +6,9 @@
  * went out (RACK asks for the oldest), lost ones in order of sequence (the next to retransmit is the first). Sacked
  * neighbours become one, so that a scoreboard has at most about two runs a hole. Knows nothing of windows or clocks.
  */
+import { Delivery, flying, giveRun, lost, type SentRun, sacked, takeRun } from "./sent-run.ts";
 
-/** Where a run is: exactly one of these. */
-export const flying = 0;
-export const lost = 1;
-export const sacked = 2;
+export { type Delivery, flying, lost, type SentRun, sacked };
 
 /** Steps over runs that the SACK blocks of one ACK may cost (CVE-2019-11478); what lies beyond them is ignored. */
 export const maxSackSteps = 512;
@@ -18,88 +16,11 @@ export const maxSackSteps = 512;
 /** Runs a scoreboard may always have, however little is in flight. */
 const spareRuns = 64;
 
-/** Free runs that are kept for later; more are left to the garbage collector. */
-const maxFreeRuns = 65_536;
-
 /** Steps backward to find a lost run's place. Beyond, the order of retransmission is not exact: no harm is done. */
 const maxSortSteps = 64;
 
 /** No run grows beyond this by merging. */
 const maxRunBytes = 65_536;
-
-export class SentRun {
-  seq = 0;
-  length = 0;
-  /** `flying`, `lost` or `sacked`. */
-  state = flying;
-  /** How often it was retransmitted. */
-  resends = 0;
-  /** The 8-bit timestamp clock of its last transmission. */
-  clock = 0;
-  /** When it last went out. */
-  sentUs = 0.5;
-  /** For delivery rates: the bytes delivered, when the last of them was, and when the first of the flight went out. */
-  deliveredBytes = 0.5;
-  deliveredUs = 0.5;
-  flightStartUs = 0.5;
-  appLimited = false;
-  prev: SentRun | undefined = undefined;
-  next: SentRun | undefined = undefined;
-  /** Neighbours in the list by time (flying) or of the lost. */
-  older: SentRun | undefined = undefined;
-  newer: SentRun | undefined = undefined;
-}
-
-// Shared by all connections of the thread.
-let freeRun: SentRun | undefined;
-let freeRuns = 0;
-
-function takeRun(): SentRun {
-  const run = freeRun;
-  if (run === undefined) return new SentRun();
-  freeRun = run.next;
-  freeRuns -= 1;
-  run.next = undefined;
-  return run;
-}
-
-function giveRun(run: SentRun): void {
-  run.prev = undefined;
-  run.older = undefined;
-  run.newer = undefined;
-  if (freeRuns >= maxFreeRuns) {
-    run.next = undefined;
-    return;
-  }
-  run.next = freeRun;
-  freeRun = run;
-  freeRuns += 1;
-}
-
-/** What one ACK delivered: filled by the scoreboard, read by loss detection and congestion control. */
-export class Delivery {
-  /** Bytes of this ACK that had not been delivered before, cumulatively or selectively. */
-  bytes = 0;
-  /** Of these, the selectively acknowledged. */
-  sackedBytes = 0;
-  /** When the latest never-retransmitted run went out that was delivered; -1: none. */
-  rttSentUs = -0.5;
-  /** The last transmission delivered (RACK.segment): -1 none. */
-  rackSentUs = -0.5;
-  rackEndSeq = 0;
-  rackResent = false;
-  /** The run behind `rackSentUs`, for delivery rates: copies, since the run may be gone. */
-  rateBytes = 0.5;
-  rateUs = 0.5;
-  rateFlightStartUs = 0.5;
-  rateAppLimited = false;
-  /** A run that was never retransmitted was delivered, sent before `highSeq` (RFC 5682). */
-  original = false;
-  /** A run that had been retransmitted was delivered. */
-  resent = false;
-  /** A never-retransmitted run was delivered after one with higher numbers: the path reorders (RFC 8985 6.2 step 3). */
-  reordered = false;
-}
 
 export class SentRuns {
   first: SentRun | undefined = undefined;
@@ -215,6 +136,7 @@ export class SentRuns {
       return run;
     }
     run.resends += 1;
+    if (run.resends === 1) run.resendClock = clock;
     run.clock = clock;
     run.sentUs = this.nowUs;
     this.pushNewest(run);
@@ -231,6 +153,7 @@ export class SentRuns {
     delivery.rttSentUs = -1;
     delivery.rackSentUs = -1;
     delivery.original = false;
+    delivery.spurious = false;
     delivery.resent = false;
     delivery.reordered = false;
   }
@@ -241,6 +164,10 @@ export class SentRuns {
     if (((end - this.nxt) | 0) > 0) end = this.nxt;
     const total = (end - this.una) | 0;
     if (total <= 0) return 0;
+    const head = this.first;
+    if (head !== undefined && head.resends > 0 && head.state !== sacked && this.echoClock >= 0) {
+      this.delivery.spurious = (this.echoClock - head.resendClock) << 24 < 0;
+    }
     let left = total;
     while (left > 0) {
       const run = this.first;
@@ -333,6 +260,7 @@ export class SentRuns {
     rest.state = run.state;
     rest.resends = run.resends;
     rest.clock = run.clock;
+    rest.resendClock = run.resendClock;
     rest.sentUs = run.sentUs;
     rest.deliveredBytes = run.deliveredBytes;
     rest.deliveredUs = run.deliveredUs;

@@ -1,6 +1,6 @@
 /**
- * Was the reduction for nothing? Eifel by timestamps (RFC 3522), F-RTO (RFC 5682) and D-SACK (RFC 3708), and what
- * has to be restored then (RFC 4015).
+ * Was the reduction for nothing? F-RTO (RFC 5682) and D-SACK (RFC 3708), and what has to be restored then (RFC 4015).
+ * Eifel by timestamps (RFC 3522) is seen by the scoreboard, which has the clock of each retransmission.
  *
  * Layer 2, TCP. Knows nothing of runs: it is told what went out again and what the ACKs say.
  */
@@ -23,15 +23,12 @@ export class Undo {
   /** Segments sent again since then that no D-SACK has reported. */
   private resends = 0;
   private hasResent = false;
-  /** The timestamp clock of the first retransmission; -1: none. */
-  private resendClock = -1;
 
   begin(): void {
     this.isOpen = false;
     this.frto = frtoOff;
     this.resends = 0;
     this.hasResent = false;
-    this.resendClock = -1;
   }
 
   /** A reduction begins. */
@@ -42,7 +39,6 @@ export class Undo {
     this.since = una;
     this.resends = 0;
     this.hasResent = false;
-    this.resendClock = -1;
   }
 
   close(): void {
@@ -50,17 +46,10 @@ export class Undo {
     this.frto = frtoOff;
   }
 
-  resent(segments: number, clock: number): void {
+  resent(segments: number): void {
     if (!this.isOpen) return;
     this.resends += segments;
     this.hasResent = true;
-    if (this.resendClock < 0) this.resendClock = clock & 0xff;
-  }
-
-  /** An ACK moved SND.UNA: true when it echoes a timestamp from before the first retransmission. */
-  isOlderEcho(echoClock: number): boolean {
-    if (!this.isOpen || this.resendClock < 0 || echoClock < 0) return false;
-    return (echoClock - this.resendClock) << 24 < 0;
   }
 
   /** A D-SACK that ends at `end`: true when now all that was sent again is known to have arrived twice. */

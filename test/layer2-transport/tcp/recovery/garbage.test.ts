@@ -118,6 +118,8 @@ describe("any order of ACKs, blocks and timers", () => {
   test.each([
     { control: "cubic" },
     { control: "newreno" },
+    { control: "bbr" },
+    { control: "bbr", ecn: true },
     { control: "cubic", ecn: true },
     { control: "cubic", sack: false },
   ] as const)("keeps the books straight: %o", (changes) => {

@@ -15,6 +15,10 @@ export interface WindowState {
   readonly una: number;
   readonly nxt: number;
   readonly inFlight: number;
+  /** Taken for lost and not sent again yet. */
+  readonly lostBytes: number;
+  /** A loss is being repaired. */
+  readonly inRecovery: boolean;
   /** 0: unknown. */
   readonly srttUs: number;
   /** Infinity: unknown. */
@@ -26,6 +30,8 @@ export interface WindowState {
 }
 
 export interface CongestionControl {
+  /** It sets the window itself at each ACK, also while losses are repaired, and paces what is sent. */
+  readonly isModel: boolean;
   /** A connection starts or wakes; cwnd and ssthresh are set. */
   begin(window: WindowState): void;
   /**

@@ -16,6 +16,7 @@ const renoAlpha = (3 * (1 - beta)) / (1 + beta);
 const maxGrowth = 1.5;
 
 export class Cubic implements CongestionControl {
+  readonly isModel = false;
   private readonly hystart = new HyStart();
   /** The window before the last reduction, in bytes: the plateau. */
   private wMax = 0.5;

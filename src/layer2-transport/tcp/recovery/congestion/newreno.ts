@@ -6,6 +6,7 @@
 import { type CongestionControl, maxWindow, slowStart, type WindowState } from "./congestion-control.ts";
 
 export class NewReno implements CongestionControl {
+  readonly isModel = false;
   private ackedBytes = 0.5;
 
   begin(): void {
