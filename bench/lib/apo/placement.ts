@@ -8,5 +8,6 @@ export type Placement = "worker" | "app";
 /** What `opens` is given for a module of handlers at a place. `module`: its URL. */
 export async function handlersAt(placement: Placement, module: URL): Promise<object> {
   if (placement === "worker") return { module, placement: "worker" };
-  return { ...((await import(module.href)) as Handlers) };
+  const { connected, request, closed } = (await import(module.href)) as Handlers;
+  return { connected, request, closed };
 }
