@@ -17,6 +17,7 @@ export interface Shrunk {
 /** Looks for the smallest scenario that fails, in at most `runsMax` runs. */
 export function shrink(failure: RunResult, runsMax = 300): Shrunk {
   const kind = kindOf(failure);
+  if (kind === "") return { result: failure, runs: 0 };
   let result = failure;
   let runs = 0;
   for (let found = true; found && runs < runsMax; ) {
