@@ -14,10 +14,10 @@ import type { ConnectRequest } from "./transport.ts";
 export const tally = { started: 0, opened: 1, open: 2, failed: 3 } as const;
 export const tallyWords = 64;
 
-/** Handshakes under way at once: more would only wait in queues, and time out there. */
-const pendingMost = 8192;
+/** Handshakes under way at once: more would overflow the ring that their answers come by (4,096 packets). */
+const pendingMost = 1024;
 /** Connections started in one turn: the packets of those before must get their turn too. */
-const startedPerTurn = 2048;
+const startedPerTurn = 256;
 const turnMs = 1;
 
 interface Ramp {
@@ -116,6 +116,19 @@ export class GroupRamps {
   close(): void {
     clearTimeout(this.timer);
     this.ramps.clear();
+  }
+
+  /** For each turn of a worker that polls: starts what is due now. True: there was something. */
+  pump(): boolean {
+    if (this.ramps.size === 0) return false;
+    const nowMs = performance.now();
+    let started = 0;
+    for (const ramp of this.ramps.values()) {
+      started -= ramp.started;
+      this.startDue(ramp, nowMs);
+      started += ramp.started;
+    }
+    return started > 0;
   }
 
   /** Starts what is due of every group, and sees to it that the rest follows. */

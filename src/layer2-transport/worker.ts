@@ -110,7 +110,8 @@ function serve(): boolean {
     obey(posted.message as ToWorker);
   }
   mailbox.wake();
-  return placed.serve() || handled !== before;
+  const started = ramps.pump();
+  return placed.serve() || started || handled !== before;
 }
 
 function obey(message: ToWorker): void {
