@@ -58,7 +58,18 @@ test("all of them are tested here, start with a comment, and are under 40 lines"
     expect(text.trimEnd().split("\n").length, name).toBeLessThan(40);
     expect(here, name).toContain(`describe("${name.slice(0, -3)}"`);
   }
-  expect(names.length).toBe(9);
+  expect(names.length).toBe(10);
+});
+
+describe("worker-placement", () => {
+  test("its clients stand, and a question is answered by a worker that counts", async () => {
+    const { port, out } = await start("worker-placement", ["0", "20"]);
+    expect(out()).toContain("20 of 20 clients stand");
+    const client = await dial(port);
+    client.write("why\n");
+    await until("an answer", () => client.text.includes("\n"));
+    expect(client.text).toMatch(/^why: question \d+ of worker thread [1-9]\d*\n$/);
+  });
 });
 
 describe("echo", () => {

@@ -1,4 +1,4 @@
-/** A handler module of placement.test.ts: it tells its thread, passes words on to other connections, and dies if told. */
+/** A handler module of placement.test.ts: it tells its thread, passes words on to others, and dies if told. */
 import { threadId } from "node:worker_threads";
 import type { AppVerbs, Message, Sockfd } from "../../../src/index.ts";
 
