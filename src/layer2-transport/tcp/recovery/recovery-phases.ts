@@ -299,7 +299,9 @@ export class RecoveryPhases implements WindowState {
     this.inRecovery = true;
     this.highSeq = runs.nxt;
     runs.highSeq = runs.nxt;
-    this.undo.frto = isNew || this.backoffs > 0 ? frtoFirst : frtoOff;
+    // It waited for new data, and none was sent: another try would wait as long.
+    const isStalled = this.undo.frto === frtoNew;
+    this.undo.frto = !isStalled && (isNew || this.backoffs > 0) ? frtoFirst : frtoOff;
     this.setWindow(this.inFlight + this.mss);
     this.backoffs += 1;
     this.timeouts += 1;

@@ -311,16 +311,25 @@ export class SentRuns {
     this.hasKnown = false;
   }
 
-  /** The losses were none: what was marked and not sent again flies on. */
+  /**
+   * The losses were none: what was marked flies on. What went out once and what went out again are each nearly in the
+   * order of their times, so two fingers find the places.
+   */
   unmarkLost(): void {
-    let near = this.oldest;
+    let nearOnce = this.oldest;
+    let nearAgain = this.oldest;
     for (let run = this.firstLost; run !== undefined; run = this.firstLost) {
       this.unlinkLost(run);
       run.state = flying;
       this.lostBytes -= run.length;
       this.flyingBytes += run.length;
-      this.insertTimed(run, near);
-      near = run;
+      if (run.resends === 0) {
+        this.insertTimed(run, nearOnce);
+        nearOnce = run;
+      } else {
+        this.insertTimed(run, nearAgain);
+        nearAgain = run;
+      }
     }
   }
 
@@ -501,6 +510,9 @@ export class SentRuns {
 
   private linkLost(run: SentRun): void {
     let before = this.lastLost;
+    // The very first goes to the front whatever lies between: it is what the peer waits for.
+    const { firstLost } = this;
+    if (firstLost !== undefined && ((run.seq - firstLost.seq) | 0) < 0) before = undefined;
     for (let i = 0; i < maxSortSteps && before !== undefined && ((before.seq - run.seq) | 0) > 0; i += 1) {
       before = before.older;
     }

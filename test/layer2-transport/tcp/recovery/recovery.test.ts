@@ -85,6 +85,86 @@ describe("the window", () => {
 });
 
 describe("losses", () => {
+  test("the first two duplicates let a new segment out each (limited transmit)", () => {
+    for (const sack of [true, false]) {
+      const recovery = opened({ sack });
+      recovery.sent(0, 10 * mss, 0, 0, false);
+      expect(recovery.allowance(0)).toBe(0);
+      ack(recovery, 100_000, 0, ...(sack ? [mss, 2 * mss] : []));
+      expect(recovery.allowance(100_000)).toBe(mss);
+      recovery.sent(10 * mss, mss, 0, 100_000, false);
+      ack(recovery, 100_100, 0, ...(sack ? [mss, 3 * mss] : []));
+      expect(recovery.allowance(100_100)).toBe(mss);
+      expect(recovery.cwnd).toBe(10 * mss);
+    }
+  });
+
+  test("after a timeout the segment at SND.UNA is the first, however many are lost", () => {
+    const recovery = opened({ initialWindow: 400 });
+    for (let i = 0; i < 400; i += 1) recovery.sent(i * mss, mss, 0, i, false);
+    // Each second one arrives; the first of the others goes out again and again, and is lost each time.
+    for (let i = 1; i < 400; i += 2) ack(recovery, 100_000 + i, 0, i * mss, (i + 1) * mss);
+    let at = 101_000;
+    for (let i = 0; i < 4; i += 1) {
+      const run = recovery.nextLost(mss)!;
+      expect(run.seq).toBe(0);
+      recovery.resent(run, mss, 1, at);
+      expect(recovery.lostBytes).toBeGreaterThan(150 * mss);
+      const { timeouts } = recovery;
+      while (recovery.timeouts === timeouts) {
+        at = recovery.timerAtUs;
+        recovery.onTimer(at);
+      }
+      expect(recovery.faults()).toEqual([]);
+    }
+    expect(recovery.backoffs).toBe(4);
+  });
+
+  test("F-RTO does not wait twice for new data that does not come", () => {
+    const recovery = opened();
+    recovery.sent(0, 5 * mss, 0, 0, false);
+    let at = recovery.timerAtUs;
+    const seen: number[] = [];
+    for (let timeouts = 0; timeouts < 2; ) {
+      at = recovery.timerAtUs;
+      if (recovery.onTimer(at) !== "retransmit") continue;
+      timeouts += 1;
+      seen.push(...resendAll(recovery, at));
+      // It is acknowledged without a clock, which tells nothing about the others.
+      ack(recovery, at + 100_000, (seen.at(-1) ?? 0) + mss);
+    }
+    expect(seen).toEqual([0, mss]);
+    expect(resendAll(recovery, at + 100_000)).toEqual([2 * mss, 3 * mss]);
+  });
+
+  test("a mark brings the window down once, until something that carried CWR is acknowledged", () => {
+    const recovery = opened({ ecn: true });
+    const facts = new AckFacts();
+    facts.ece = true;
+    facts.window = 1e6;
+    const marked = (at: number, number: number): void => {
+      facts.ack = number;
+      facts.receivedUs = at;
+      facts.nowUs = at;
+      recovery.acked(facts);
+    };
+    recovery.sent(0, 10 * mss, 0, 0, false);
+    marked(100_000, 2 * mss);
+    expect(recovery.wantsCwr).toBe(true);
+    expect(recovery.ssthresh).toBe(5 * mss);
+    marked(100_100, 6 * mss);
+    recovery.sent(10 * mss, mss, 0, 100_100, false);
+    expect(recovery.wantsCwr).toBe(false);
+    marked(100_200, 10 * mss);
+    expect(recovery.ssthresh).toBe(5 * mss);
+    recovery.sent(11 * mss, 4 * mss, 0, 100_300, false);
+    marked(200_000, 12 * mss);
+    expect(recovery.cwnd).toBe(5 * mss);
+    marked(200_300, 13 * mss);
+    expect(recovery.wantsCwr).toBe(true);
+    expect(recovery.ssthresh).toBeLessThan(5 * mss);
+  });
+
   test("a hole below three segments is retransmitted once, and the window comes down", () => {
     const recovery = opened();
     recovery.sent(0, 10 * mss, 0, 0, false);

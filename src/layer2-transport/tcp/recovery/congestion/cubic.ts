@@ -22,6 +22,7 @@ export class Cubic implements CongestionControl {
   private wMax = 0.5;
   /** When the present congestion avoidance began; -1: it has not. */
   private epochUs = -0.5;
+  private ackedUs = 0.5;
   /** Seconds from there to the plateau. */
   private k = 0.5;
   /** What Reno would have, and cwnd before the last reduction. */
@@ -37,10 +38,15 @@ export class Cubic implements CongestionControl {
     this.hystart.begin(window);
     this.wMax = 0;
     this.epochUs = -1;
+    this.ackedUs = window.nowUs;
     this.priorWindow = 0;
   }
 
   acked(window: WindowState, bytes: number, isLimited: boolean): void {
+    const { nowUs } = window;
+    // Time in which the window was not used is none in which it may have grown (RFC 9438 5.8).
+    if (!isLimited && this.epochUs >= 0) this.epochUs += nowUs - this.ackedUs;
+    this.ackedUs = nowUs;
     let left = bytes;
     if (window.cwnd < window.ssthresh) {
       const share = this.hystart.acked(window);
@@ -76,6 +82,7 @@ export class Cubic implements CongestionControl {
 
   idled(idleUs: number): void {
     if (this.epochUs >= 0) this.epochUs += idleUs;
+    this.ackedUs += idleUs;
   }
 
   private avoid(window: WindowState, bytes: number): void {
