@@ -38,7 +38,8 @@ export class Acknowledger {
     if (tcb.timestamps && segment.hasTimestamp) this.takeEcho(tcb);
     const windowChanged = this.takeWindow(tcb);
     const before = tcb.sendUna;
-    if (!tcb.recovery.isEmpty) this.tellRecovery(tcb, windowChanged, receivedUs);
+    // With nothing out a D-SACK may still say that what went out again had arrived before (RFC 2883).
+    if (!tcb.recovery.isEmpty || segment.sackCount > 0) this.tellRecovery(tcb, windowChanged, receivedUs);
     const acked = behind >= 0 ? 0 : -behind;
     if (acked > 0) this.advance(tcb, before, acked);
     return true;

@@ -120,6 +120,24 @@ describe("losses", () => {
     expect(recovery.backoffs).toBe(4);
   });
 
+  test("a probe that was for nothing is no loss; one that repaired something is", () => {
+    for (const isDuplicate of [true, false]) {
+      const recovery = opened();
+      recovery.sent(0, 4 * mss, 0, 0, true);
+      const at = recovery.timerAtUs;
+      expect(recovery.onTimer(at)).toBe("probe");
+      recovery.resent(recovery.probeRun()!, mss, 1, at);
+      ack(recovery, at + 1000, 4 * mss);
+      expect(recovery.isEmpty).toBe(true);
+      // It comes when nothing is out any more.
+      if (isDuplicate) ack(recovery, at + 100_000, 4 * mss, 3 * mss, 4 * mss);
+      recovery.sent(4 * mss, mss, 1, at + 150_000, true);
+      ack(recovery, at + 250_000, 5 * mss);
+      expect(recovery.duplicates).toBe(isDuplicate ? 1 : 0);
+      expect(recovery.ssthresh < Infinity).toBe(!isDuplicate);
+    }
+  });
+
   test("F-RTO does not wait twice for new data that does not come", () => {
     const recovery = opened();
     recovery.sent(0, 5 * mss, 0, 0, false);
