@@ -47,7 +47,7 @@ export interface TcpTransportContext {
 
 /** Unpredictable words, a page of them at a time. */
 class CryptoRandom implements RandomSource {
-  private readonly words = new Int32Array(256);
+  private readonly words = new Int32Array(4096);
   private left = 0;
 
   word(): number {

@@ -193,7 +193,11 @@ export class Handshake {
     const base = nodes.baseOf(sockfd24);
     const { words } = core;
     words[base + node.ports] = finder.ports;
-    words.set(finder.ends, base + node.peerAddress);
+    const { ends } = finder;
+    for (let i = 0; i < finder.wordCount; i += 1) {
+      words[base + node.peerAddress + i] = ends[i] as number;
+      words[base + node.localAddress + i] = ends[4 + i] as number;
+    }
     words[base + node.hash] = finder.hash;
     words[base + node.open] = listener.id;
     if (finder.wordCount === 4) (words[base + node.flags] as number) |= sixFlag;

@@ -224,7 +224,14 @@ export const leastMss = 88 - 12;
 
 /** The shift with which 16 bits reach the largest buffer (RFC 7323 2.3). */
 export function scaleFor(bufferBytes: number): number {
+  // Asked for every SYN, nearly always of the same buffer.
+  if (bufferBytes === scaledBytes) return scaledBy;
   let scale = 0;
   while (scale < 14 && windowMax * 2 ** scale < bufferBytes) scale += 1;
+  scaledBytes = bufferBytes;
+  scaledBy = scale;
   return scale;
 }
+
+let scaledBytes = windowMax;
+let scaledBy = 0;
