@@ -5,7 +5,7 @@
  * checks of what connections deliver find it.
  */
 
-import { createPool, FramePool, smallFrameBytes } from "../../layer3-ip/pool.ts";
+import { createPool, FramePool, type PoolShape, smallFrameBytes } from "../../layer3-ip/pool.ts";
 
 const metaWords = 4;
 /** What is in a frame that nobody owns. */
@@ -15,8 +15,8 @@ export class CheckedPool extends FramePool {
   readonly faults: string[] = [];
   private readonly counts: Int32Array;
 
-  constructor(buffer: SharedArrayBuffer) {
-    super(buffer, 0);
+  constructor(buffer: SharedArrayBuffer, partition = 0) {
+    super(buffer, partition);
     const header = new Int32Array(buffer, 0, 8);
     this.counts = new Int32Array(buffer, 4 * (header[5] as number));
   }
@@ -46,12 +46,14 @@ export class CheckedPool extends FramePool {
   }
 }
 
-const kept: { buffer: SharedArrayBuffer; small: number; large: number }[] = [];
+const kept: (PoolShape & { buffer: SharedArrayBuffer })[] = [];
 
 /** A pool's memory like new: that of an earlier simulation, if `returnPool` has brought it back. */
-export function takePool(small: number, large: number): SharedArrayBuffer {
-  const at = kept.findIndex((one) => one.small === small && one.large === large);
-  if (at < 0) return createPool({ partitions: 1, small, large });
+export function takePool(small: number, large: number, parties = 1): SharedArrayBuffer {
+  const at = kept.findIndex(
+    (one) => one.small === small && one.large === large && one.partitions === parties,
+  );
+  if (at < 0) return createPool({ partitions: parties, small, large });
   const { buffer } = kept.splice(at, 1)[0] as { buffer: SharedArrayBuffer };
   const words = new Int32Array(buffer);
   const [, partitions = 0, , , first = 0, meta = 0, controls = 0] = words.subarray(0, 7);
@@ -61,6 +63,6 @@ export function takePool(small: number, large: number): SharedArrayBuffer {
 
 /** Gives the memory back: thousands of simulations in a row need not ask the system for it each time. */
 export function returnPool(buffer: SharedArrayBuffer): void {
-  const [, , small = 0, large = 0] = new Int32Array(buffer, 0, 4);
-  kept.push({ buffer, small, large });
+  const [, partitions = 0, small = 0, large = 0] = new Int32Array(buffer, 0, 4);
+  kept.push({ buffer, partitions, small, large });
 }

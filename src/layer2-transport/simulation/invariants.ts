@@ -15,7 +15,8 @@ const cwndMax = 2 ** 31;
 
 /** After a turn of a host. */
 export function checkTurn(host: SimulatedHost): string[] {
-  const faults = [...host.faults, ...host.pool.faults, ...host.layer3.faults];
+  const faults = [...host.faults, ...host.pool.faults, ...host.nativePool.faults, ...host.appPool.faults];
+  faults.push(...host.layer3.faults);
   for (const fault of host.stack.checkInvariants()) faults.push(fault);
   for (const tcb of host.stack.active()) {
     if (tcb.state < tcpState.established) continue;
@@ -36,6 +37,7 @@ export function checkEnd(host: SimulatedHost): string[] {
     if (count !== 0) faults.push(`${host.name}: ${count} ${what} at the end`);
   };
   none(host.nodes.usedInAll(), "v-nodes in use");
+  host.releaseKept();
   none(host.pool.framesInUse(), "frames in use");
   none(host.stack.activeCount, "active records");
   none(host.stack.halfOpenCount, "half-open connections");

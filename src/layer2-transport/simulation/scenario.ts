@@ -21,6 +21,13 @@ export interface HostSettings {
   readonly clockOffsetUs: number;
   /** How long it takes to notice what has come. */
   readonly lagUs: number;
+  /** How long the native thread takes to send what it is given, and how many packets may wait for it. */
+  readonly sendLagUs: number;
+  readonly ringCapacity: number;
+  /** Of the 2,048 frames that worker and app have each (and 64 large ones), so many are left to them. */
+  readonly frames: number;
+  /** Initial sequence numbers are close below this, which they then pass: 2^31 or 2^32; 0: wherever they fall. */
+  readonly wrapsAt: number;
   /** Its app acts later than it is told, as in another thread; otherwise at once. */
   readonly appLagUs: number;
   readonly tcp: TcpOptions;
@@ -143,6 +150,10 @@ function drawHosts(draw: Draw, count: number): HostSettings[] {
     mergeOf256: draw.oneOf([0, 0, 128, 256]),
     clockOffsetUs: drawClock(draw),
     lagUs: draw.oneOf([0, 10, 200]),
+    sendLagUs: draw.oneOf([0, 0, 5, 3000]),
+    ringCapacity: draw.oneOf([1024, 1024, 16, 4]),
+    frames: draw.oneOf([2048, 2048, 2048, 128]),
+    wrapsAt: draw.oneOf([0, 2 ** 31, 2 ** 32]),
     appLagUs: draw.oneOf([0, 0, 50, 3000]),
     tcp: drawTcp(draw, withCookies),
   }));
@@ -162,7 +173,7 @@ function drawTcp(draw: Draw, withCookies: boolean): TcpOptions {
     quickack: draw.chance(20),
     // A cookie remembers no MSS below 536, or 1,220.
     maxseg: draw.chance(15) ? (withCookies ? 1460 : draw.between(88, 1460)) : 0,
-    recvBuffer: draw.chance(60) ? defaultTcpOptions.recvBuffer : 2 ** draw.between(12, 20),
+    recvBuffer: draw.chance(50) ? defaultTcpOptions.recvBuffer : 2 ** draw.between(12, 17),
     congestion: draw.oneOf(congestionControls),
     initialWindow: draw.oneOf([10, 10, 1, 2, 4]),
     minRtoMs: draw.oneOf([200, 200, 50, 1000]),
@@ -243,7 +254,18 @@ const impairmentsToSwitchOff = [
 ] as const satisfies readonly (keyof Impairments)[];
 
 function* plainerHosts(host: HostSettings): Generator<HostSettings> {
-  const plain = { pathMtu: 0, tellsTooBig: false, mergeOf256: 0, clockOffsetUs: 0, lagUs: 0, appLagUs: 0 };
+  const plain = {
+    pathMtu: 0,
+    tellsTooBig: false,
+    mergeOf256: 0,
+    clockOffsetUs: 0,
+    lagUs: 0,
+    sendLagUs: 0,
+    ringCapacity: 1024,
+    frames: 2048,
+    wrapsAt: 0,
+    appLagUs: 0,
+  };
   for (const [name, value] of Object.entries(plain)) {
     if (host[name as keyof typeof plain] !== value) yield { ...host, [name]: value };
   }

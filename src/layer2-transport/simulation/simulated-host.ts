@@ -22,6 +22,7 @@ import { TimingWheel } from "../nodes/timing-wheel.ts";
 import { createNodes, node, nodeState, shards } from "../nodes/v-node.ts";
 import { AcceptAll } from "../tcp/admission.ts";
 import type { TcpEvents } from "../tcp/context.ts";
+import { InitialSequence } from "../tcp/security/initial-sequence.ts";
 import { TcpStack } from "../tcp/stack.ts";
 import type { Tcb, TcpListener } from "../tcp/tcb.ts";
 import { CheckedPool, returnPool, takePool } from "./checked-pool.ts";
@@ -31,10 +32,15 @@ import type { HostSettings } from "./scenario.ts";
 import { type Pipe, Session, type WriteResult } from "./session.ts";
 import { VirtualLayer3 } from "./virtual-layer3.ts";
 
-const smallFrames = 2048;
-const largeFrames = 64;
+/** Threads that have frames of their own, by their partitions: the worker, the native thread, the app. */
+const party = { worker: 0, native: 1, app: 2 } as const;
+const parties = 3;
+const smallPerLarge = 32;
+const framesMax = 2048;
 const slotsPerShard = 64;
 const frontBytes = 128;
+/** What a turn takes that follows another without a pause. */
+const pollUs = 1;
 export const serverPort = 80;
 /** The `opens` of the listener, and of all clients. */
 const listenerId = 1;
@@ -64,6 +70,8 @@ export class SimulatedHost {
   readonly index: number;
   readonly settings: HostSettings;
   readonly pool: CheckedPool;
+  readonly appPool: CheckedPool;
+  readonly nativePool: CheckedPool;
   readonly nodes: NodeTable;
   readonly layer3: VirtualLayer3;
   readonly stack: TcpStack;
@@ -82,7 +90,9 @@ export class SimulatedHost {
   private due: (() => void)[] = [];
   private turnAtUs = Number.POSITIVE_INFINITY;
   private cancelTurn: () => void = () => {};
+  private readonly kept: number[] = [];
   private inTurn = false;
+  private sending = false;
 
   constructor(parts: HostParts) {
     const { index, settings, wire } = parts;
@@ -90,7 +100,16 @@ export class SimulatedHost {
     this.index = index;
     this.settings = settings;
     this.wire = wire;
-    this.pool = new CheckedPool(takePool(smallFrames, largeFrames));
+    const memory = takePool(framesMax, framesMax / smallPerLarge, parties);
+    this.pool = new CheckedPool(memory, party.worker);
+    this.appPool = new CheckedPool(memory, party.app);
+    this.nativePool = new CheckedPool(memory, party.native);
+    for (const pool of [this.pool, this.appPool]) {
+      for (let i = settings.frames; i < framesMax; i += 1) {
+        this.kept.push(pool.allocateFrame(false));
+        if (i % smallPerLarge === 0) this.kept.push(pool.allocateFrame(true));
+      }
+    }
     this.containers = new Containers(this.pool);
     this.nodes = new NodeTable(createNodes(slotsPerShard));
     for (let shard = 0; shard < shards; shard += 1) this.nodes.adopt(shard);
@@ -99,7 +118,8 @@ export class SimulatedHost {
     const addresses = [parsePrefix(addressOf(index, false)), parsePrefix(addressOf(index, true))];
     this.layer3 = new VirtualLayer3({
       wire,
-      pool: this.pool,
+      pool: this.nativePool,
+      ringCapacity: settings.ringCapacity,
       addresses,
       steer,
       random: this.stream(3),
@@ -128,6 +148,7 @@ export class SimulatedHost {
       events: this.events(),
       counters: this.counters,
       admission: this.admission,
+      ...(settings.wrapsAt > 0 && { initialSequence: this.sequence() }),
       usePort: (port) => this.layer3.usePort(port),
       leavePort: (port) => this.layer3.leavePort(port),
     });
@@ -203,6 +224,11 @@ export class SimulatedHost {
     }, 0);
   }
 
+  /** Gives back the frames that were kept away from everybody. */
+  releaseKept(): void {
+    for (const frame of this.kept.splice(0)) this.pool.release(frame);
+  }
+
   /** Gives memory back; the host is not used after that. */
   close(): void {
     this.cancelTurn();
@@ -227,16 +253,31 @@ export class SimulatedHost {
     for (const action of this.due.splice(0)) action();
     stack.flush();
     this.inTurn = false;
-    layer3.transmit();
+    this.transmit();
     this.scheduleNext();
     this.parts.onTurn(this);
   }
 
+  /** The native thread sends, at once or when it gets round to it. */
+  private transmit(): void {
+    const { sendLagUs } = this.settings;
+    if (sendLagUs === 0) this.layer3.transmit();
+    if (this.sending || this.layer3.output.size === 0) return;
+    this.sending = true;
+    this.wire.at(this.wire.nowUs + sendLagUs, () => {
+      this.sending = false;
+      this.layer3.transmit();
+      this.parts.onTurn(this);
+    });
+  }
+
   private scheduleNext(): void {
-    if (this.due.length > 0 || !this.layer3.isEmpty) this.wake(0);
+    if (this.due.length > 0) this.wake(pollUs);
     const deadlineUs = this.stack.nextDeadlineUs;
     if (deadlineUs === Number.POSITIVE_INFINITY) return;
-    this.wake(Math.max(0, Math.ceil(deadlineUs - this.nowUs)));
+    // With a full ring nothing goes before the native thread has been there.
+    const leastUs = this.sending ? this.settings.sendLagUs + pollUs : pollUs;
+    this.wake(Math.max(leastUs, Math.ceil(deadlineUs - this.nowUs)));
   }
 
   /** Does something of an app's in a turn, after so long. */
@@ -245,6 +286,15 @@ export class SimulatedHost {
       this.due.push(action);
       this.wake(0);
     });
+  }
+
+  /** Sequence numbers that are about to pass `wrapsAt`, and that step as RFC 6528's do. */
+  private sequence(): InitialSequence {
+    const { wrapsAt } = this.settings;
+    const begins = wrapsAt - this.stream(5).below(65_536) - Math.floor(this.nowUs / 4);
+    const sequence = new InitialSequence(new Uint32Array(4));
+    sequence.isn = (_words, _base, nowUs) => (begins + Math.floor(nowUs / 4)) | 0;
+    return sequence;
   }
 
   private stream(purpose: number): RandomStream {
@@ -370,12 +420,13 @@ export class SimulatedHost {
     length: number,
   ): WriteResult {
     if (this.live.get(sockfd24) !== session) return "gone";
-    const { pool } = this;
+    const { appPool: pool } = this;
     // Room for headers in front, so that a small message goes out from where it lies.
     const front = session.plan.id % 2 === 0 ? frontBytes : 0;
     const frame = pool.allocate(front + length);
     if (frame === 0) return "full";
-    pool.hold(frame, pool.partition);
+    // Handed over to the worker.
+    pool.hold(frame, this.pool.partition);
     let done = 0;
     let at = front;
     for (let one = frame; one !== 0 && done < length; one = pool.nextFrame(one)) {
@@ -386,7 +437,7 @@ export class SimulatedHost {
     }
     const tcb = this.stack.find(sockfd24);
     if (!tcb) {
-      pool.drop(frame, pool.partition);
+      pool.drop(frame, this.pool.partition);
       return "gone";
     }
     this.stack.send(tcb, this.containers.take(frame, front, length));

@@ -17,6 +17,7 @@ import type { FlowIndex } from "../nodes/flow-index.ts";
 import type { NodeTable } from "../nodes/node-table.ts";
 import type { TimingWheel } from "../nodes/timing-wheel.ts";
 import type { Admission } from "./admission.ts";
+import type { InitialSequence } from "./security/initial-sequence.ts";
 import type { Tcb, TcpListener } from "./tcb.ts";
 
 export interface RandomSource {
@@ -58,6 +59,8 @@ export interface TcpContext {
   readonly carrier: Carrier;
   readonly output: PacketOutput;
   readonly random: RandomSource;
+  /** A simulation's own, so that sequence numbers wrap often. */
+  readonly initialSequence?: InitialSequence;
   readonly steer: SteerHash;
   /** Our own addresses, and whole prefixes of our own. */
   readonly addresses: readonly IpPrefix[];

@@ -116,7 +116,7 @@ export class Receiver {
     if (start <= window && start + length >= 0 && !(length > 0 && start + length === 0)) return true;
     if (isReset) return false;
     context.counters.add("layer2.tcp.drop.out-of-window");
-    if (length > 0 && start < 0 && tcb.sack) {
+    if (length > 0 && start < 0 && syn === 0 && tcb.sack) {
       tcb.hasDuplicate = true;
       tcb.duplicateStart = segment.seq;
       tcb.duplicateEnd = (segment.seq + length) | 0;

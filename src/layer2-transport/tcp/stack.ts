@@ -67,7 +67,7 @@ export class TcpStack {
     const key = (): Uint32Array => Uint32Array.from([0, 0, 0, 0], () => context.random.word() >>> 0);
     this.replies = new Replies(core, this.finder, this.output.writer, new SynCookies(key()));
     const { output, rest, finder, replies, closing } = this;
-    const sequence = new InitialSequence(key());
+    const sequence = context.initialSequence ?? new InitialSequence(key());
     const challenge = new Challenge(core);
     const early = new EarlyData(core, key());
     this.handshake = new Handshake({
