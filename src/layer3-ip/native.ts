@@ -264,6 +264,8 @@ export interface NativeModule {
   ) => number;
   /** How many sleepers were woken. */
   readonly futexWake: (words: Uint32Array, index: number, count: number) => number;
+  /** Advises the kernel of huge pages for `count` words from `first` on: 0, or an errno. */
+  readonly preferHugePages: (words: Uint32Array, first: number, count: number) => number;
   readonly linkCounterNames: () => string[];
   /** What this process may do of what the links need. */
   readonly probeLinks: () => NativeLinkProbe;

@@ -11,6 +11,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   apo::register_guard(env, exports);
   apo::register_impairment(env, exports);
   apo::register_futex(env, exports);
+  apo::register_huge_pages(env, exports);
   apo::register_ip(env, exports);
   apo::register_native_link(env, exports);
   apo::register_native_thread(env, exports);

@@ -11,6 +11,7 @@ void register_fanout(Napi::Env env, Napi::Object exports);
 void register_guard(Napi::Env env, Napi::Object exports);
 void register_impairment(Napi::Env env, Napi::Object exports);
 void register_futex(Napi::Env env, Napi::Object exports);
+void register_huge_pages(Napi::Env env, Napi::Object exports);
 void register_ip(Napi::Env env, Napi::Object exports);
 void register_native_link(Napi::Env env, Napi::Object exports);
 void register_native_thread(Napi::Env env, Napi::Object exports);

@@ -11,6 +11,7 @@
  * not shrink.
  */
 
+import { preferHugePages } from "../../layer3-ip/huge-pages.ts";
 import { matches } from "./flow-match.ts";
 import { nodeShift as fieldShift, node as fields, type VNodeTable } from "./v-node.ts";
 
@@ -144,6 +145,7 @@ export class FlowIndex {
     this.oldMask = this.mask;
     this.oldLeft = this.old.length;
     this.entries = new Int32Array(this.old.length * 2);
+    preferHugePages(this.entries.buffer, 0, this.entries.length);
     this.mask = this.entries.length - 1;
     // From a gap on: a cluster that began before it would be cut in two.
     let at = 0;

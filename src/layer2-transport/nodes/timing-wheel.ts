@@ -14,7 +14,8 @@
 
 import { nodeShift as fieldShift, node as fields, type VNodeTable } from "./v-node.ts";
 
-// Compiled in, as imported ones are not.
+// Compiled in, as imported ones are not. A record's words are at `base | word`: without an addition there is no check for
+// its overflow, and while the record is on its way from memory every instruction behind it counts.
 const node = fields;
 const nodeShift = fieldShift;
 
@@ -72,7 +73,7 @@ export class TimingWheel {
 
   /** Of a slot in use: whether it will expire. */
   isArmed(sockfd24: number): boolean {
-    return this.words[this.table.baseOf(sockfd24) + node.timerPrev] !== 0;
+    return this.words[this.table.baseOf(sockfd24) | node.timerPrev] !== 0;
   }
 
   /**
@@ -82,14 +83,14 @@ export class TimingWheel {
   arm(sockfd24: number, deadlineMs: number): void {
     const { words } = this;
     const base = this.table.baseOf(sockfd24);
-    const prev = words[base + node.timerPrev] as number;
+    const prev = words[base | node.timerPrev] as number;
     if (prev === 0) {
-      words[base + node.deadline] = deadlineMs;
+      words[base | node.deadline] = deadlineMs;
       this.link(base, this.ahead(deadlineMs));
       return;
     }
-    const later = (deadlineMs - (words[base + node.deadline] as number)) | 0;
-    words[base + node.deadline] = deadlineMs;
+    const later = (deadlineMs - (words[base | node.deadline] as number)) | 0;
+    words[base | node.deadline] = deadlineMs;
     if (later < 0) this.bringForward(base, prev, this.ahead(deadlineMs));
   }
 
@@ -97,11 +98,11 @@ export class TimingWheel {
   cancel(sockfd24: number): void {
     const { words } = this;
     const base = this.table.baseOf(sockfd24);
-    const prev = words[base + node.timerPrev] as number;
+    const prev = words[base | node.timerPrev] as number;
     if (prev === 0) return;
-    this.unlink(words[base + node.timerNext] as number, prev);
-    words[base + node.timerNext] = 0;
-    words[base + node.timerPrev] = 0;
+    this.unlink(words[base | node.timerNext] as number, prev);
+    words[base | node.timerNext] = 0;
+    words[base | node.timerPrev] = 0;
   }
 
   /**
@@ -153,7 +154,7 @@ export class TimingWheel {
 
   /** Moves an entry whose deadline has become an earlier one, unless it is looked at early enough where it is. */
   private bringForward(base: number, prev: number, at: number): void {
-    const next = this.words[base + node.timerNext] as number;
+    const next = this.words[base | node.timerNext] as number;
     if (((at - this.dueOf(bucketOfLinks(next, prev))) | 0) >= 0) return;
     this.unlink(next, prev);
     this.link(base, at);
@@ -163,14 +164,14 @@ export class TimingWheel {
   private takeFirst(bucket: number, expire: (sockfd24: number) => void): boolean {
     const { words } = this;
     const base = ((this.first[bucket] as number) - 1) << nodeShift;
-    this.unlink(words[base + node.timerNext] as number, words[base + node.timerPrev] as number);
-    const deadline = words[base + node.deadline] as number;
+    this.unlink(words[base | node.timerNext] as number, words[base | node.timerPrev] as number);
+    const deadline = words[base | node.deadline] as number;
     if (((deadline - this.atMs) | 0) > 0) {
       this.link(base, deadline);
       return false;
     }
-    words[base + node.timerNext] = 0;
-    words[base + node.timerPrev] = 0;
+    words[base | node.timerNext] = 0;
+    words[base | node.timerPrev] = 0;
     expire(this.table.sockfd24At(base));
     return true;
   }
@@ -183,12 +184,12 @@ export class TimingWheel {
     const head = first[bucket] as number;
     const low = (bucket & lowMask) << placeBits;
     const high = ((bucket >>> lowBits) + 1) << placeBits;
-    words[base + node.timerNext] = low | head;
-    words[base + node.timerPrev] = high;
+    words[base | node.timerNext] = low | head;
+    words[base | node.timerPrev] = high;
     first[bucket] = place;
     this.count += 1;
     if (head !== 0) {
-      words[((head - 1) << nodeShift) + node.timerPrev] = high | place;
+      words[((head - 1) << nodeShift) | node.timerPrev] = high | place;
       return;
     }
     this.occupied[bucket >>> 5] = (this.occupied[bucket >>> 5] as number) | (1 << (bucket & 31));
@@ -201,9 +202,9 @@ export class TimingWheel {
     const after = next & placeMask;
     const before = prev & placeMask;
     this.count -= 1;
-    if (after !== 0) words[((after - 1) << nodeShift) + node.timerPrev] = prev;
+    if (after !== 0) words[((after - 1) << nodeShift) | node.timerPrev] = prev;
     if (before !== 0) {
-      words[((before - 1) << nodeShift) + node.timerNext] = next;
+      words[((before - 1) << nodeShift) | node.timerNext] = next;
       return;
     }
     const bucket = bucketOfLinks(next, prev);

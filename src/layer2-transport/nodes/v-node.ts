@@ -40,11 +40,14 @@
 
 import { ApoError } from "../../layer1-app/errors.ts";
 import { formatAddress } from "../../layer3-ip/address.ts";
+import { preferHugePages } from "../../layer3-ip/huge-pages.ts";
 
 export const shards = 16;
 export const slotsPerShard = 2 ** 20;
 /** Fewer than these are not worth running with: 8 MiB of table in all. */
 const fewestSlots = 2 ** 12;
+/** Words of a shard that stay in small pages: one huge page. */
+const smallWords = 2 ** 19;
 export const nodeWords = 32;
 const shardMask = 0xf00000;
 
@@ -132,6 +135,15 @@ export function generationOf(sockfd: number): number {
   return Math.floor(sockfd / 2 ** 24);
 }
 
+/** From a shard's first 16,384 records on: till then, small pages are what costs least. */
+function adviseHugePages(memory: SharedArrayBuffer): void {
+  const wordsPerShard = memory.byteLength / 4 / shards;
+  for (let shard = 0; shard < shards; shard += 1) {
+    const first = shard * wordsPerShard + smallWords;
+    preferHugePages(memory, first, Math.max(0, wordsPerShard - smallWords));
+  }
+}
+
 /**
  * Memory for the records of all shards, of `slots` (a power of two) each: 2 GiB of address space, of which only the
  * records in use cost anything. Where so much is not to be had, shards are made smaller. Throws `ENOMEM`.
@@ -139,7 +151,9 @@ export function generationOf(sockfd: number): number {
 export function createNodes(slots = slotsPerShard): SharedArrayBuffer {
   for (let tried = slots; ; tried /= 2) {
     try {
-      return new SharedArrayBuffer(shards * tried * nodeWords * 4);
+      const memory = new SharedArrayBuffer(shards * tried * nodeWords * 4);
+      adviseHugePages(memory);
+      return memory;
     } catch (error) {
       if (tried / 2 >= fewestSlots) continue;
       const text = `no memory for a table of ${shards * tried} connections: raise the limit (ulimit -v)`;
