@@ -58,7 +58,7 @@ export class Acknowledger {
     const newer = (segment.seq - tcb.sendWl1) | 0;
     const newerAck = (segment.ack - tcb.sendWl2) | 0;
     if (newer < 0 || (newer === 0 && newerAck < 0)) return false;
-    const window = segment.window * 2 ** tcb.sendScale;
+    const window = segment.window << tcb.sendScale;
     tcb.sendWl1 = segment.seq;
     tcb.sendWl2 = segment.ack;
     if (window === tcb.sendWindow) return false;

@@ -51,6 +51,10 @@ export class Connecting {
   private readonly many: PortChoice;
   private readonly local = new Int32Array(4);
 
+  /** A group's connections have one target: where from is found once. */
+  private lastTarget: ConnectTarget | undefined;
+  private lastSources: readonly IpPrefix[] = [];
+
   constructor(
     core: StackCore,
     clients: ClientIndex,
@@ -81,8 +85,10 @@ export class Connecting {
     }
     const base = nodes.baseOf(sockfd24);
     core.words[base + node.ports] = (target.port << 16) | port;
-    core.words.set(words.subarray(0, wordCount), base + node.peerAddress);
-    core.words.set(local.subarray(0, wordCount), base + node.localAddress);
+    for (let i = 0; i < wordCount; i += 1) {
+      core.words[base + node.peerAddress + i] = words[i] as number;
+      core.words[base + node.localAddress + i] = local[i] as number;
+    }
     core.words[base + node.open] = target.openId;
     if (wordCount === 4) (core.words[base + node.flags] as number) |= sixFlag;
     core.words[base + node.terms] = termBit.client;
@@ -123,7 +129,11 @@ export class Connecting {
     const choice = target.many ? this.many : this.few;
     const { nodes, steer } = core.context;
     const { words, wordCount, port: farPort } = target;
-    const sources = this.sources(target);
+    if (target !== this.lastTarget) {
+      this.lastSources = this.sources(target);
+      this.lastTarget = target;
+    }
+    const sources = this.lastSources;
     const addresses = addressCount(sources);
     if (addresses === 0) return -1;
     choice.begin(words, 0, wordCount, farPort, addresses);
@@ -148,14 +158,20 @@ export class Connecting {
     }
   }
 
-  /** The addresses to send from: those that share a prefix with the destination, else all of its version. */
+  /**
+   * The addresses to send from: those that share a prefix with the destination, else all of its version; a link-local
+   * one only for a link-local destination (RFC 6724 5, rule 2).
+   */
   private sources(target: ConnectTarget): readonly IpPrefix[] {
     const { addresses, prefixes } = this.core.context;
     const version6 = target.wordCount === 4;
     // Whole prefixes of our own first: they have the room for many connections.
     const whole = prefixes.filter((prefix) => prefix.version6 === version6);
     if (whole.length > 0) return whole;
-    const usable = addresses.filter((prefix) => prefix.version6 === version6);
+    const isLocal = version6 && isLinkLocal(target.words);
+    const usable = addresses.filter(
+      (prefix) => prefix.version6 === version6 && (!version6 || isLinkLocal(prefix.words) === isLocal),
+    );
     const near = usable.filter((prefix) => prefixContains(prefix, target.words));
     return near.length > 0 ? near : usable;
   }
@@ -175,6 +191,11 @@ export class Connecting {
       core.context.index.remove(sockfd24, words[base + node.hash] as number);
     }
   }
+}
+
+/** fe80::/10 */
+function isLinkLocal(words: Int32Array): boolean {
+  return (words[0] as number) >>> 22 === 0x3fa;
 }
 
 /** Addresses of a prefix that may be used: its own one, or all of a whole prefix but the first and last. */

@@ -352,7 +352,7 @@ export class Handshake {
     tcb.sendWl1 = segment.seq;
     tcb.sendWl2 = segment.ack;
     const isSyn = (segment.flags & flag.syn) !== 0;
-    tcb.sendWindow = isSyn ? segment.window : segment.window * 2 ** tcb.sendScale;
+    tcb.sendWindow = isSyn ? segment.window : segment.window << tcb.sendScale;
     tcb.maxSendWindow = tcb.sendWindow;
     tcb.quickAcks = quickAcks;
     tcb.recovery.begin(this.rest.recoveryTerms(tcb), tcb.sendNext, nowUs);

@@ -274,7 +274,7 @@ export class Output {
     const offered = Math.max(0, (tcb.receiveEdge - tcb.receiveNext) | 0);
     const free = this.freeBytes(tcb);
     const step = Math.min(tcb.receiveBuffer >>> 1, tcb.receiveMss);
-    const unit = 2 ** receiveScale;
+    const unit = 1 << receiveScale;
     const wanted = free >= offered + step ? Math.floor(free / unit) : Math.ceil(offered / unit);
     const field = Math.min(0xffff, wanted);
     const edge = (tcb.receiveNext + field * unit) | 0;

@@ -94,7 +94,7 @@ export class Rest {
     tcb.receiveScale = (terms >>> 8) & 15;
     tcb.sendUna = words[base + node.sendUna] as number;
     tcb.sendNext = tcb.sendUna;
-    tcb.sendWindow = (windows >>> 16) * 2 ** tcb.sendScale;
+    tcb.sendWindow = (windows >>> 16) << tcb.sendScale;
     tcb.maxSendWindow = tcb.sendWindow;
     tcb.sendWl2 = tcb.sendUna;
     const idleMs = (nowMs - (words[base + node.lastHeard] as number)) | 0;
@@ -161,7 +161,7 @@ export class Rest {
     const { core } = this;
     const { words } = core;
     const { base, recovery, mss } = tcb;
-    const scale = 2 ** tcb.sendScale;
+    const scale = 1 << tcb.sendScale;
     const window = Math.min(0xffff, Math.floor(tcb.sendWindow / scale));
     const edge = Math.min(0xffff, ((tcb.receiveEdge - tcb.receiveNext) | 0) >>> tcb.receiveScale);
     words[base + node.sendUna] = tcb.sendUna;
