@@ -12,9 +12,17 @@ import { node, nodeState } from "./nodes/v-node.ts";
 
 /** Records that are looked at in one go. */
 const slice = 16_384;
-/** Connections that may be ending in order while more are told to. */
-const endingMost = 8192;
-const retryMs = 2;
+/** Connections that are told to end in one go: what their peers answer must find room. */
+const toldAtOnce = 512;
+/** While fewer are on their way to an end, the next are told at once; */
+const endingFew = 1024;
+/** beyond, these are told now and then (peers may take their time), */
+const toldNow = 256;
+const thenMs = 2;
+/** and with so many nobody is: each takes memory. */
+const endingMost = 65_536;
+/** Records that are looked at between counts of how many have been told. */
+const finer = 64;
 
 /** What the endings ask of the dispatcher. */
 export interface EndingsHost {
@@ -38,21 +46,26 @@ export class Endings {
     this.host = host;
   }
 
-  /** Ends the connections of one `opens`, or all, in order. What fits into one go is done when this returns. */
+  /** Ends the connections of one `opens`, or all, in order. A few are told when this returns, the others soon after. */
   finish(openId: number | undefined, code: CloseCode): void {
     const { words } = this.table;
+    let told = 0;
     const walk = new NodeWalk(this.table, (sockfd24, base, state) => {
       if (state !== nodeState.open) return;
       if (openId !== undefined && words[base + node.open] !== openId) return;
+      told += 1;
       this.host.finishNode(sockfd24, words[base + node.generation] as number, code);
     });
     const step = (): void => {
       if (this.stopped) return;
-      if (this.host.endingCount > endingMost) {
-        setTimeout(step, retryMs);
-      } else if (walk.next(slice)) {
-        setImmediate(step);
-      }
+      const isBusy = this.host.endingCount >= endingFew;
+      const most = this.host.endingCount >= endingMost ? 0 : isBusy ? toldNow : toldAtOnce;
+      told = 0;
+      let more = true;
+      for (let looked = 0; more && told < most && looked < slice; looked += finer) more = walk.next(finer);
+      if (!more) return;
+      if (isBusy) setTimeout(step, thenMs);
+      else setImmediate(step);
     };
     step();
   }
@@ -65,7 +78,7 @@ export class Endings {
       if (state === nodeState.open)
         this.host.abortNode(sockfd24, words[base + node.generation] as number, code);
     });
-    while (walk.next(slice) && performance.now() < deadlineMs) await nextTurn();
+    while (walk.next(toldAtOnce) && performance.now() < deadlineMs) await nextTurn();
   }
 
   /** The app endpoint `party` has died: its connections end. Resolves when none of them is left. */

@@ -233,8 +233,8 @@ async function stop(graceMs: number): Promise<void> {
   placed.exhaust();
   dispatcher.finishAll(undefined, "shutdown");
   await allEnded(graceMs);
-  await dispatcher.abortAll("shutdown", performance.now() + graceMs);
-  await allEnded(graceMs);
+  await dispatcher.abortAll("shutdown", performance.now() + graceMs / 2);
+  await allEnded(graceMs / 2);
   await transport.close();
   placed.close();
   dispatcher.stop();
