@@ -73,6 +73,8 @@ export class Endpoint implements SendingContext {
   private readonly tokens = new Map<number, Token>();
   private readonly mailbox: Mailbox;
   private readonly alarm: AlarmSink;
+  /** The place of its counter. */
+  private readonly messages: number;
   private count = 0;
   private nextToken = 1;
   /** The `opens` of the last message: the next one is mostly of the same. */
@@ -81,6 +83,7 @@ export class Endpoint implements SendingContext {
   constructor(options: EndpointOptions) {
     this.pool = options.pool;
     this.counters = options.counters;
+    this.messages = this.counters.placeOf("layer1.receive.messages");
     this.alarm = options.alarm;
     this.nodes = new VNodeTable(options.nodes);
     this.own = new AppNodes(this.nodes, options.pool.partition);
@@ -334,7 +337,7 @@ export class Endpoint implements SendingContext {
       this.cutter.take(this.remember(sockfd24, generation, open), frame, this.bytesOf(frame, offset, length));
       return;
     }
-    this.counters.add("layer1.receive.messages");
+    this.counters.addAt(this.messages, 1);
     const message = new AppMessage(this.pool, frame, offset, length);
     if (open.msgpack && !this.decode(sockfd24, generation, open, message, frame)) return;
     let result: void | Promise<void>;

@@ -24,6 +24,7 @@ import {
 } from "../layer2-transport/index.ts";
 import { ApoError } from "./errors.ts";
 import { checkLength, encodeValue, headerBytes, wantsLineEnd } from "./framing.ts";
+import { SmallSending } from "./small-sending.ts";
 import type { FileSlice, Sockfd } from "./types.ts";
 
 /** How long a lack of pool frames is waited out before it is tried again. */
@@ -83,12 +84,14 @@ export function staleError(sockfd: Sockfd): ApoError {
 
 export class Sending {
   private readonly context: SendingContext;
+  private readonly small: SmallSending;
   private readonly waiting = new Fifo<Waiting>();
   private readonly groups: Group[];
   private timer: NodeJS.Timeout | undefined;
 
   constructor(context: SendingContext) {
     this.context = context;
+    this.small = new SmallSending(context);
     this.groups = Array.from({ length: maxWorkers }, () => ({ pairs: new Int32Array(64), count: 0 }));
   }
 
@@ -127,6 +130,10 @@ export class Sending {
   /** Sends one message to one connection. */
   one(sockfd: Sockfd, data: Uint8Array | string | unknown): Promise<void> | undefined {
     const base = this.findToSend(sockfd);
+    if (this.waiting.length === 0 && (typeof data === "string" || data instanceof Uint8Array)) {
+      const link = this.small.send(sockfd, base, data);
+      if (link !== undefined) return link.drained();
+    }
     const table = this.nodes;
     const framingKind = table.framingAt(base);
     const asIs = data instanceof Uint8Array || (typeof data === "string" && framingKind !== "msgpack");

@@ -86,6 +86,7 @@ export {
   createNodes,
   type FramingKind,
   framingKinds,
+  framingShift,
   generationOf,
   goneFlag,
   knownFlag,
@@ -114,4 +115,5 @@ export {
   tcpOptionNames,
   tcpOptionWord,
 } from "./tcp/options.ts";
+export { frontBytes } from "./tcp/packet-writer.ts";
 export type { ConnectionRules, ConnectRequest, ListenerRecord, LocalAddress } from "./transport.ts";

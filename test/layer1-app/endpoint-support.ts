@@ -6,7 +6,7 @@ import { appCounterNames, Counters } from "../../src/layer2-transport/counters.t
 import { closeCodes, kind } from "../../src/layer2-transport/descriptor.ts";
 import { createPool, FramePool, shapeFor } from "../../src/layer2-transport/link.ts";
 import { NodeTable } from "../../src/layer2-transport/nodes/node-table.ts";
-import { createNodes, node, shards } from "../../src/layer2-transport/nodes/v-node.ts";
+import { createNodes, type FramingKind, node, shards } from "../../src/layer2-transport/nodes/v-node.ts";
 import { TestLink } from "./test-link.ts";
 
 const workerParty = 0;
@@ -56,9 +56,9 @@ export class Bench {
   }
 
   /** Opens a connection in a shard, as a worker does: its sockfd24. The endpoint has not been told. */
-  make(shard: number): number {
+  make(shard: number, framing: FramingKind = "raw", sendlen = 2 ** 20): number {
     const sockfd24 = this.table.allocate(shard);
-    const rules = { protocol: "tcp", framing: "raw", sendlen: 2 ** 20 } as const;
+    const rules = { protocol: "tcp", framing, sendlen } as const;
     this.table.open(this.table.baseOf(sockfd24), rules, appParty, openId);
     return sockfd24;
   }

@@ -4,7 +4,15 @@ export class TestLink {
   /** How many descriptors of each kind have been posted. */
   readonly counts = new Int32Array(32);
   keeping = true;
-  readonly posted: { kind: number; sockfd24: number; generation: number; frame: number; arg1: number }[] = [];
+  readonly posted: {
+    kind: number;
+    sockfd24: number;
+    generation: number;
+    frame: number;
+    offset: number;
+    length: number;
+    arg1: number;
+  }[] = [];
 
   constructor(peer: number) {
     this.peer = peer;
@@ -15,13 +23,13 @@ export class TestLink {
     sockfd24: number,
     generation: number,
     frame: number,
-    _offset: number,
-    _length: number,
+    offset: number,
+    length: number,
     _arg0: number,
     arg1: number,
   ): void {
     this.counts[kind] = (this.counts[kind] as number) + 1;
-    if (this.keeping) this.posted.push({ kind, sockfd24, generation, frame, arg1 });
+    if (this.keeping) this.posted.push({ kind, sockfd24, generation, frame, offset, length, arg1 });
   }
 
   drained(): undefined {
