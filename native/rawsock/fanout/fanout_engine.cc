@@ -35,7 +35,9 @@ FanoutEngine::FanoutEngine(const FanoutOptions& options, std::function<void()> w
     : options_(options),
       events_(std::move(waker)),
       sender_(send_counters_),
-      crew_(options.helpers) {}
+      // A raw link's ring has one producer.
+      crew_(options.raw ? 0 : options.helpers),
+      raw_(options.raw ? std::make_unique<RawPort>(*options.raw) : nullptr) {}
 
 FanoutEngine::~FanoutEngine() { stop(); }
 
@@ -57,6 +59,8 @@ void FanoutEngine::stop() {
   sources_.clear();
   unsettled_.clear();
   tracks_.clear();
+  for (const auto& [port, id] : raw_ids_) raw_->close(port);
+  raw_ids_.clear();
   sockets_.clear();
   const std::lock_guard lock(mutex_);
   known_tracks_.clear();
@@ -79,6 +83,10 @@ void FanoutEngine::post(std::function<void()> command) {
 
 int FanoutEngine::open_socket(const std::optional<IpEndpoint>& local, uint16_t port, uint32_t& id,
                               uint16_t& bound_port) {
+  if (raw_) {
+    bound_port = port;
+    return open_raw_socket(port, id);
+  }
   auto pair = std::make_shared<SocketPair>();
   const auto open_one = [&](const IpEndpoint& at, std::unique_ptr<UdpSocket>& into) {
     auto socket = std::make_unique<UdpSocket>();
@@ -124,8 +132,33 @@ int FanoutEngine::open_socket(const std::optional<IpEndpoint>& local, uint16_t p
   return 0;
 }
 
+// The port is the caller's to choose: who else has it on the link is not known here.
+int FanoutEngine::open_raw_socket(uint16_t port, uint32_t& id) {
+  if (port == 0) return EINVAL;
+  {
+    const std::lock_guard lock(mutex_);
+    if (socket_count_ >= kSocketsMax) return ENFILE;
+    id = next_id_++;
+    socket_count_++;
+  }
+  post([this, id, port] {
+    SocketPair& kept = sockets_[id];
+    kept.raw = std::make_unique<SendSocket>();
+    kept.raw->raw = raw_.get();
+    kept.raw->raw_port = port;
+    raw_ids_[port] = id;
+    raw_->open(port);
+  });
+  return 0;
+}
+
 void FanoutEngine::close_socket(uint32_t id) {
   post([this, id] {
+    const auto found = sockets_.find(id);
+    if (found != sockets_.end() && found->second.raw) {
+      raw_->close(found->second.raw->raw_port);
+      raw_ids_.erase(found->second.raw->raw_port);
+    }
     if (sockets_.erase(id) == 0) return;
     std::erase_if(sources_, [id](const auto& entry) { return entry.first.socket == id; });
     const std::lock_guard lock(mutex_);
@@ -393,6 +426,7 @@ int64_t FanoutEngine::wait_ns(int64_t now) const {
 void FanoutEngine::wait(int64_t timeout_ns) {
   std::array<epoll_event, 64> ready;
   int count = -1;
+  if (raw_ && !raw_->sleep()) timeout_ns = 0;
   if (epoll_ns_) {
     timespec timeout = {.tv_sec = timeout_ns / 1'000'000'000,
                         .tv_nsec = timeout_ns % 1'000'000'000};
@@ -406,6 +440,7 @@ void FanoutEngine::wait(int64_t timeout_ns) {
     count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), timeout_ms);
   }
   bump(counters_.wakeups, 1);
+  if (raw_) raw_->wake();
   // The wake-up is taken back before the commands are: one that comes in between wakes the thread again.
   uint64_t value = 0;
   [[maybe_unused]] const ssize_t n = ::read(wake_.get(), &value, sizeof(value));
@@ -415,6 +450,7 @@ void FanoutEngine::wait(int64_t timeout_ns) {
     if (token == kWakeToken) continue;
     receive(static_cast<uint32_t>(token >> 1), (token & 1) != 0);
   }
+  if (raw_) receive_raw();
 }
 
 void FanoutEngine::run() {

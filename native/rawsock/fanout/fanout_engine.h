@@ -28,6 +28,8 @@ namespace apo {
 struct FanoutOptions {
   int64_t hold_ns = 5'000'000;
   UdpSocketOptions socket;
+  // On a raw link: where packets come from and go to, instead of sockets.
+  std::optional<RawPortOptions> raw;
   // Threads that help with long sweeps.
   size_t helpers = 0;
 };
@@ -98,6 +100,8 @@ class FanoutEngine {
 
   // 0 or an errno.
   int start();
+  // The eventfd that the engine's thread sleeps on; a raw link's threads ring it. Known once it has started.
+  [[nodiscard]] int wake_fd() const { return wake_.get(); }
   // Ends the thread and closes everything. Idempotent; blocks for as long as one round of sends
   // takes.
   void stop();
@@ -135,6 +139,7 @@ class FanoutEngine {
   struct SocketPair {
     std::unique_ptr<UdpSocket> v4;
     std::unique_ptr<UdpSocket> v6;
+    std::unique_ptr<SendSocket> raw;  // on a raw link, for both families
     uint32_t kernel_drops_v4 = 0;
     uint32_t kernel_drops_v6 = 0;
   };
@@ -154,6 +159,8 @@ class FanoutEngine {
   void wait(int64_t timeout_ns);
 
   void receive(uint32_t id, bool v6);
+  void receive_raw();
+  int open_raw_socket(uint16_t port, uint32_t& id);
   void note_kernel_drops(int count, uint32_t& known);
   void take_batch(uint32_t id, int count);
   RtpTrack* source_track(uint32_t socket, const IpEndpoint& from);
@@ -186,6 +193,8 @@ class FanoutEngine {
   GsoSender sender_;
   SendCrew crew_;
   ReceiveBatch batch_;
+  std::unique_ptr<RawPort> raw_;
+  std::unordered_map<uint16_t, uint32_t> raw_ids_;  // sockets by port
   UniqueFd epoll_;
   UniqueFd wake_;
   std::thread thread_;

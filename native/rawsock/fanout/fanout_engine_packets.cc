@@ -66,6 +66,27 @@ void FanoutEngine::receive(uint32_t id, bool v6) {
   }
 }
 
+void FanoutEngine::receive_raw() {
+  // Bounded likewise; what is left keeps the thread awake.
+  for (size_t taken = 0; taken < 8 * ReceiveBatch::kMessages; taken++) {
+    const auto message = raw_->receive();
+    if (!message) return;
+    const auto found = raw_ids_.find(message->port);
+    if (found != raw_ids_.end() && message->segment_bytes > 0) {
+      const Arrival arrival = arrival_now();
+      bump(counters_.receive_messages, 1);
+      bump(counters_.receive_bytes, message->bytes.size());
+      const bool is_run = message->segment_bytes < message->bytes.size();
+      for (size_t at = 0; at < message->bytes.size(); at += message->segment_bytes) {
+        const size_t length = std::min(message->segment_bytes, message->bytes.size() - at);
+        if (is_run) bump(counters_.receive_gro_packets, 1);
+        datagram(found->second, message->from, message->bytes.subspan(at, length), arrival);
+      }
+    }
+    raw_->done();
+  }
+}
+
 void FanoutEngine::note_kernel_drops(int count, uint32_t& known) {
   ReceiveBatch::Message message;
   // The count only grows: the last message tells it.
@@ -390,12 +411,20 @@ bool FanoutEngine::catch_up_step(RtpTrack& track, Receiver& receiver, int64_t no
 SendSocket* FanoutEngine::send_socket(uint32_t id, const IpEndpoint& to) {
   const auto found = sockets_.find(id);
   if (found == sockets_.end()) return nullptr;
+  if (found->second.raw) return found->second.raw.get();
   const auto& socket = to.is_v6() ? found->second.v6 : found->second.v4;
   return socket ? &socket->send : nullptr;
 }
 
 void FanoutEngine::send_now(uint32_t socket, const IpEndpoint& to, std::span<const uint8_t> bytes) {
   const SendSocket* from = send_socket(socket, to);
+  if (from != nullptr && from->raw != nullptr) {
+    const iovec piece = {const_cast<uint8_t*>(bytes.data()), bytes.size()};
+    const int error = from->raw->send(from->raw_port, to, {&piece, 1}, bytes.size(), 0);
+    if (error != 0) bump(counters_.drop_send_datagram, 1);
+    from->raw->flush();
+    return;
+  }
   if (from == nullptr || ::sendto(from->fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
                                   to.raw(), to.raw_length()) < 0) {
     bump(counters_.drop_send_datagram, 1);

@@ -86,7 +86,24 @@ void cut_runs(std::span<const LoggedPacket> packets, std::vector<SendRun>& runs)
   }
 }
 
+void GsoSender::send_raw(SendSocket& socket, Receiver& receiver, const SendRun& run) {
+  const std::span<const iovec> pieces(run.pieces.data(), run.piece_count);
+  const Queued entry{&receiver, &run};
+  const int error =
+      socket.raw->send(socket.raw_port, receiver.rtp, pieces, run.bytes, run.segment_bytes);
+  raw_ = socket.raw;
+  if (error == 0) {
+    sent(entry, run.packets.size() > 1);
+  } else {
+    drop(receiver, run.packets.size(), error);
+  }
+}
+
 void GsoSender::add(SendSocket& socket, Receiver& receiver, const std::vector<SendRun>& runs) {
+  if (socket.raw != nullptr) {
+    for (const SendRun& run : runs) send_raw(socket, receiver, run);
+    return;
+  }
   if (socket_ != &socket) {
     flush();
     socket_ = &socket;
@@ -122,6 +139,11 @@ void GsoSender::queue(SendSocket& socket, Receiver& receiver, const SendRun& run
 }
 
 void GsoSender::flush() {
+  if (raw_ != nullptr) {
+    raw_->flush();
+    add_relaxed(counters_.calls, 1);
+    raw_ = nullptr;
+  }
   size_t done = 0;
   while (done < count_) {
     const int sent_count =

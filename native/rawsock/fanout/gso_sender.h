@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "fanout/packet_log.h"
+#include "fanout/raw_port.h"
 #include "fanout/rtp_track.h"
 
 namespace apo {
@@ -42,6 +43,9 @@ struct SendCounters {
 // A socket as the sender sees it.
 struct SendSocket {
   int fd = -1;
+  // On a raw link: what sends instead of the descriptor, and from which port.
+  RawPort* raw = nullptr;
+  uint16_t raw_port = 0;
   std::atomic<bool> gso{false};
 };
 
@@ -82,11 +86,13 @@ class GsoSender {
   // What becomes of the first unsent message after `error`: true when it is done with (sent
   // otherwise, or dropped).
   bool failed(const Queued& entry, bool gso, int error);
+  void send_raw(SendSocket& socket, Receiver& receiver, const SendRun& run);
   bool wait_writable();
   void drop(Receiver& receiver, uint64_t packets, int error);
 
   SendCounters& counters_;
   SendSocket* socket_ = nullptr;
+  RawPort* raw_ = nullptr;  // has something that is not published
   size_t count_ = 0;
   bool full_ = false;  // the socket stayed full for a whole wait: do not wait again in this flush
   std::array<mmsghdr, kBatch> headers_ = {};

@@ -106,7 +106,7 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
     return answer(error);
   }
 
-  // (index, receive ring, transmit ring, port words): false when the place is taken or the thread
+  // (index, receive ring, transmit ring, port words, eventfd or nothing): false when the place is taken or the thread
   // has ended.
   Napi::Value attach_worker(const Napi::CallbackInfo& info) {
     const Arguments args(info);
@@ -122,7 +122,10 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
       return args.fail(
           "attachWorker: two rings and a worker's port words are needed, in shared memory");
     }
-    const WorkerPort shared{*receive_ring, *transmit_ring, Doorbell(&port[kPortDoorbellWord]),
+    // An engine sleeps on an eventfd of its own.
+    const int event = info.Length() > 4 && info[4].IsNumber() ? args.int32(4) : -1;
+    const WorkerPort shared{*receive_ring, *transmit_ring,
+                            Doorbell(&port[kPortDoorbellWord], event),
                             port.subspan<kPortUdpWord, kPortBitmapWords>(),
                             port.subspan<kPortTcpWord, kPortBitmapWords>()};
     const bool attached = thread_ && thread_->attach_worker(index, shared);

@@ -170,7 +170,7 @@ bool NativeThread::attach_worker(size_t index, const WorkerPort& port) {
 bool NativeThread::detach_worker(size_t index) { return submit_command(index, std::nullopt); }
 
 bool NativeThread::submit_command(size_t index, std::optional<WorkerPort> port) {
-  if (!started_ || index >= kWorkersMax) return false;
+  if (!started_ || index >= kPlacesMax) return false;
   std::unique_lock lock(command_mutex_);
   command_index_ = index;
   command_port_ = port;

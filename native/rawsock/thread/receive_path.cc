@@ -173,6 +173,12 @@ void ReceivePath::answer_echo(const InputPacket& input, std::span<uint8_t> bytes
 bool ReceivePath::steer(const InputPacket& input, const IncomingPacket& packet) {
   const std::span<const uint8_t> bytes = bytes_of(packet);
   const uint32_t hash = input.steer(context_.steer_key);
+  if (AttachedWorker* engine = engine_of(input)) {
+    if (input.kind == InputKind::kUdp) return deliver(*engine, input, packet, hash);
+    // An engine sends to who asked for it, and is not told of each that has gone.
+    learn_path_mtu(input, bytes);
+    return false;
+  }
   const std::atomic_ref<uint32_t> owner(shard_owners_[shard_of(hash)]);
   const uint32_t index = owner.load(std::memory_order_relaxed) - 1;  // nobody: the largest number
   if (index >= kWorkersMax || !workers_[index]) {
@@ -201,6 +207,19 @@ bool ReceivePath::steer(const InputPacket& input, const IncomingPacket& packet) 
     learn_path_mtu(input, bytes);
   }
   return deliver(worker, input, packet, hash);
+}
+
+// The engine that has the datagram's port open, or the one of the datagram that an error quotes.
+AttachedWorker* ReceivePath::engine_of(const InputPacket& input) {
+  const bool is_error =
+      input.kind == InputKind::kIcmpError && input.flow_protocol == wire::ip_protocol::kUdp;
+  if (input.kind != InputKind::kUdp && !is_error) return nullptr;
+  const uint16_t port = is_error ? input.flow_source_port : input.flow_destination_port;
+  for (size_t place = kWorkersMax; place < kPlacesMax; ++place) {
+    AttachedWorker* engine = workers_[place].get();
+    if (engine && engine->has_open(engine->port.open_udp_ports, port)) return engine;
+  }
+  return nullptr;
 }
 
 // Datagrams to the destination go in pieces from here on (RFC 1191, RFC 8201).

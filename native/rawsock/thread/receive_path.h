@@ -18,7 +18,7 @@ namespace apo {
 
 class ReceivePath {
  public:
-  using Workers = std::array<std::unique_ptr<AttachedWorker>, kWorkersMax>;
+  using Workers = std::array<std::unique_ptr<AttachedWorker>, kPlacesMax>;
 
   ReceivePath(PacketContext& context, TransmitPath& transmit,
               std::span<uint32_t, kShards> shard_owners, Workers& workers);
@@ -39,6 +39,7 @@ class ReceivePath {
   bool dispatch(const InputPacket& input, const IncomingPacket& packet);
   bool reassemble(const InputPacket& input, const IncomingPacket& packet, bool looped);
   bool steer(const InputPacket& input, const IncomingPacket& packet);
+  [[nodiscard]] AttachedWorker* engine_of(const InputPacket& input);
   bool deliver(AttachedWorker& worker, const InputPacket& input, const IncomingPacket& packet,
                uint32_t hash);
 

@@ -11,6 +11,8 @@
 namespace apo {
 
 inline constexpr size_t kWorkersMax = 16;
+// Places beyond the workers': fan-out engines, which own no shard but the UDP ports that they open.
+inline constexpr size_t kPlacesMax = kWorkersMax + 4;
 inline constexpr size_t kPortBitmapWords = 65'536 / 32;
 
 using PortBitmap = std::span<uint32_t, kPortBitmapWords>;
