@@ -208,7 +208,7 @@ export class Runtime implements Apo, GroupHost {
   async fanout(options?: FanoutOptions): Promise<Fanout> {
     this.checkOpen();
     const { createFanout } = await import("../layer3-ip/fanout.ts");
-    const fanout = await createFanout(options);
+    const fanout = await createFanout(options, this.threads.attachEngine());
     this.fanouts.add(fanout);
     return fanout;
   }

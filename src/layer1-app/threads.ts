@@ -18,6 +18,7 @@ import {
   nativeParty,
   OperatorGuard,
   type Parties,
+  type RawEngine,
   type RawLink,
   shapeFor,
   startGuard,
@@ -81,8 +82,8 @@ export class Threads {
     this.events = events;
     this.parties = { workers: count, appWorkers };
     this.mainParty = mainParty(this.parties);
-    // One partition each: workers, the main thread, app workers, and the native threads.
-    const partitions = nativeParty(this.parties) + (settings.link?.queues ?? 1);
+    // One partition each: workers, the main thread, app workers, and on a raw link its native threads and a fan-out.
+    const partitions = nativeParty(this.parties) + (settings.link ? settings.link.queues + 1 : 1);
     const bytes = Math.min(settings.poolBytes, mostPoolBytes / partitions);
     const memory = createPool(shapeFor(partitions, bytes));
     this.pool = new FramePool(memory, this.mainParty);
@@ -120,6 +121,11 @@ export class Threads {
     }
     await this.workers.start();
     for (let index = 0; index < this.count; index += 1) this.connectMain(endpoint, index);
+  }
+
+  /** A fan-out engine's place at the raw link; undefined on `host`. Throws `ENFILE`: it is taken. */
+  attachEngine(): RawEngine | undefined {
+    return this.rawLink?.attachEngine();
   }
 
   connectMain(endpoint: Endpoint, index: number): void {

@@ -34,6 +34,7 @@ export {
   type WireOptions,
 } from "../layer3-ip/links/mem.ts";
 export { type LinkProbe, probeLinks } from "../layer3-ip/links/probe.ts";
+export type { RawEngine } from "../layer3-ip/raw-engine.ts";
 export { type RawLink, startRawLink } from "../layer3-ip/raw-link.ts";
 // Small things that both layers need.
 export { AlarmGate } from "./alarm-gate.ts";

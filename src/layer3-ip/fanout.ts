@@ -20,6 +20,7 @@ import type {
   TrackStatus,
 } from "./fanout-types.ts";
 import { loadNative, type NativeFanout, type NativeStartPosition } from "./native.ts";
+import type { RawEngine } from "./raw-engine.ts";
 
 const keyFrameCodes: Record<KeyFrames, number> = {
   none: 0,
@@ -40,9 +41,9 @@ const kindFrames = 2;
 
 const receiverStates = { prepared: 0, waiting: 1, catchingUp: 2, live: 3 } as const;
 
-/** Starts an engine with a native thread of its own. Errors: `ENATIVE`, `EINVAL`. */
-export async function createFanout(options: FanoutOptions = {}): Promise<Fanout> {
-  return new FanoutEngine(options);
+/** Starts an engine with a native thread of its own; `raw`: on a raw link. Errors: `ENATIVE`, `EINVAL`. */
+export async function createFanout(options: FanoutOptions = {}, raw?: RawEngine): Promise<Fanout> {
+  return new FanoutEngine(options, raw);
 }
 
 function positiveInteger(value: number, name: string, most: number): number {
@@ -68,9 +69,13 @@ class FanoutEngine implements Fanout {
   readonly #bytes = Buffer.alloc(eventBytes + 64 * eventsATake);
   readonly #offsets = new Uint32Array(eventBytes / 16);
   readonly #status = new Float64Array(15);
+  readonly #raw: RawEngine | undefined;
+  /** On a raw link: the ports of the sockets. */
+  readonly #rawPorts = new Map<number, number>();
   #closed = false;
 
-  constructor(options: FanoutOptions) {
+  constructor(options: FanoutOptions, raw: RawEngine | undefined) {
+    this.#raw = raw;
     const { NativeFanout } = loadNative();
     const holdMs = options.holdMs ?? 5;
     if (!(holdMs >= 0 && holdMs <= 1000)) {
@@ -84,15 +89,23 @@ class FanoutEngine implements Fanout {
     if (!Number.isInteger(helpers) || helpers < 0 || helpers > 16) {
       throw new ApoError("EINVAL", `fanout: helpers must be a whole number from 0 to 16, not ${helpers}`);
     }
-    this.#native = new NativeFanout(holdMs * 1e6, receiveBuffer, sendBuffer, gso, helpers, () =>
-      this.#takeEvents(),
+    this.#native = new NativeFanout(
+      holdMs * 1e6,
+      receiveBuffer,
+      sendBuffer,
+      gso,
+      helpers,
+      () => this.#takeEvents(),
+      ...(raw?.arguments ?? []),
     );
+    raw?.attach(this.#native.wakeFd);
   }
 
   async openSocket(options: { address?: string; port: number }): Promise<FanoutSocket> {
     this.#open();
     const address = options.address ?? "";
     const port = portNumber(options.port, "port");
+    if (this.#raw) return this.#openRaw(this.#raw, address, port);
     const every = address === "" || address === "::" || address === "0.0.0.0";
     const opened = this.#native.openSocket(every ? "" : address, port);
     if (typeof opened === "number") {
@@ -105,7 +118,24 @@ class FanoutEngine implements Fanout {
   }
 
   closeSocket(socket: number): void {
-    if (!this.#closed) this.#native.closeSocket(socket);
+    if (this.#closed) return;
+    this.#native.closeSocket(socket);
+    const port = this.#rawPorts.get(socket);
+    if (port === undefined) return;
+    this.#rawPorts.delete(socket);
+    this.#raw?.closePort(port);
+  }
+
+  /** All addresses of the link have the port. */
+  #openRaw(raw: RawEngine, address: string, wanted: number): FanoutSocket {
+    const port = raw.openPort(wanted);
+    const opened = this.#native.openSocket("", port);
+    if (typeof opened === "number") {
+      raw.closePort(port);
+      throw errorOf(opened, `fanout: cannot open UDP port ${port} of the link`);
+    }
+    this.#rawPorts.set(opened[0], port);
+    return { id: opened[0], address, port };
   }
 
   openTrack(options: TrackOptions): number {
@@ -249,6 +279,9 @@ class FanoutEngine implements Fanout {
     if (this.#closed) return;
     this.#closed = true;
     this.#native.close();
+    for (const port of this.#rawPorts.values()) this.#raw?.closePort(port);
+    this.#rawPorts.clear();
+    this.#raw?.detach();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -22,7 +22,11 @@ export declare class NativeFanout {
     gso: boolean,
     helpers: number,
     onEvents: () => void,
+    /** Of an engine on a raw link: see `RawEngine.arguments`. */
+    ...raw: readonly (Uint32Array | Uint8Array | number)[]
   );
+  /** What a raw link's threads ring; -1: the engine has been closed. */
+  readonly wakeFd: number;
   /** `""` binds every address of both families. `[id, port]`, or an errno. */
   openSocket(address: string, port: number): [number, number] | number;
   closeSocket(socket: number): void;
@@ -135,7 +139,14 @@ export declare class NativeLinkThread {
   readonly wakeFd: number;
   /** 0, or an errno. */
   start(): number;
-  attachWorker(index: number, receive: Uint32Array, transmit: Uint32Array, port: Uint32Array): boolean;
+  attachWorker(
+    index: number,
+    receive: Uint32Array,
+    transmit: Uint32Array,
+    port: Uint32Array,
+    /** What wakes it; without one its doorbell. */
+    eventFd?: number,
+  ): boolean;
   detachWorker(index: number): boolean;
   close(): void;
 }

@@ -34,7 +34,7 @@ export const shardCount = 16;
 /** Words of a queue's control. */
 export const controlWords = 16;
 /** Descriptors a ring to or from the native thread holds. */
-const packetRingCapacity = 4096;
+export const packetRingCapacity = 4096;
 
 /** What a worker shares with the native thread of one queue. Plain data: it crosses threads. */
 export interface QueueMemory {
@@ -67,6 +67,15 @@ export function createPacketPort(): SharedArrayBuffer {
   const words = new SharedArrayBuffer(4 * portWords);
   new Uint32Array(words)[stateWord] = stateOf.away;
   return words;
+}
+
+/** Whether whoever has these port words has something at a UDP port. */
+export function isUdpPortOpen(words: Uint32Array, port: number): boolean {
+  return (((words[udpPortsWord + (port >>> 5)] as number) >>> (port & 31)) & 1) !== 0;
+}
+
+export function markUdpPort(words: Uint32Array, port: number): void {
+  Atomics.or(words, udpPortsWord + (port >>> 5), 1 << (port & 31));
 }
 
 export function createQueueMemory(control: SharedArrayBuffer, wakeFd: number): QueueMemory {

@@ -8,7 +8,7 @@
 import { randomBytes } from "node:crypto";
 import { ApoError } from "../layer1-app/errors.ts";
 import { type Capture, startCapture } from "./capture.ts";
-import { addressRecords, type IpPrefix, prefixesOfRecords } from "./ip-prefix.ts";
+import { addressRecords, type IpPrefix, parsePrefix, prefixesOfRecords } from "./ip-prefix.ts";
 import { linkModule } from "./links/index.ts";
 import type { LinkFailure } from "./links/link-module.ts";
 import type { RawLinkKind } from "./links/link-options.ts";
@@ -28,12 +28,13 @@ import {
   type QueueMemory,
   shardCount,
 } from "./packet-port.ts";
+import { RawEngine } from "./raw-engine.ts";
 import type { SteerKey } from "./steer.ts";
 
 export interface RawLinkOptions {
   readonly settings: LinkSettings;
   readonly pool: SharedArrayBuffer;
-  /** The pool's partition that the first queue's native thread allocates from; the next ones follow. */
+  /** The pool's partition that the first queue's native thread allocates from; the next ones follow, then a fan-out engine's. */
   readonly partition: number;
   /** What drops packets before anything else sees them; its lists are filled. */
   readonly guard?: NativeGuard | undefined;
@@ -46,6 +47,9 @@ interface Queue {
   readonly control: SharedArrayBuffer;
   readonly cells: BigUint64Array;
 }
+
+/** Places before the engines': native/rawsock/thread/worker_port.h. */
+const maxWorkers = 16;
 
 /** A runtime's join to a link. */
 export class RawLink {
@@ -65,6 +69,11 @@ export class RawLink {
   private readonly guard: NativeGuard | undefined;
   private readonly capture: Capture | undefined;
   private readonly attached = new Set<number>();
+  /** Of the attached workers, by index. */
+  private readonly portWords = new Map<number, Uint32Array>();
+  private readonly pool: SharedArrayBuffer;
+  private readonly partition: number;
+  private engine: RawEngine | undefined;
 
   constructor({ settings, pool, partition, guard, owners }: RawLinkOptions) {
     const native = loadNative();
@@ -72,6 +81,8 @@ export class RawLink {
     const own = [...settings.addresses, ...prefixes.map((prefix) => ({ ...prefix, whole: true }))];
     const ways = routes.flatMap(({ to, via }) => [to, via]);
     this.kind = kind;
+    this.pool = pool;
+    this.partition = partition;
     this.guard = guard;
     this.owners = owners ?? new SharedArrayBuffer(4 * shardCount);
     this.names = native.linkCounterNames();
@@ -118,6 +129,7 @@ export class RawLink {
       queues.push(memory);
     }
     this.attached.add(index);
+    this.portWords.set(index, new Uint32Array(words));
     const owners = new Int32Array(this.owners);
     for (const shard of ownedShards) Atomics.store(owners, shard, index + 1);
     const { kind, mtu, addresses, prefixes, steerKey } = this;
@@ -138,11 +150,39 @@ export class RawLink {
   /** Takes a worker out: what it had published goes out, what it had not read is taken back and counted. */
   detachWorker(index: number): void {
     if (!this.attached.delete(index)) return;
+    this.portWords.delete(index);
     const owners = new Int32Array(this.owners);
     for (let shard = 0; shard < shardCount; shard += 1) {
       Atomics.compareExchange(owners, shard, index + 1, 0);
     }
     for (const { thread } of this.queues) thread.detachWorker(index);
+  }
+
+  /**
+   * A place for a fan-out engine at this link. Throws `ENFILE` when there is one: it has the only partition of the pool
+   * that is kept for engines.
+   */
+  attachEngine(): RawEngine {
+    const [first] = this.queues;
+    if (this.engine || !first) {
+      throw new ApoError("ENFILE", "a runtime on a raw link has one fan-out engine at a time");
+    }
+    const own = [...this.addresses, ...this.prefixes].map(parsePrefix);
+    this.engine = new RawEngine({
+      place: maxWorkers,
+      link: this.link.id,
+      threads: this.queues.map(({ thread }) => thread),
+      control: first.control,
+      wakeFd: first.thread.wakeFd,
+      pool: this.pool,
+      partition: this.partition + this.queues.length,
+      addresses: addressRecords(own),
+      workers: () => [...this.portWords.values()],
+      left: () => {
+        this.engine = undefined;
+      },
+    });
+    return this.engine;
   }
 
   /** The counters of all queues together, by dotted name under `layer3.`. */

@@ -5,8 +5,10 @@
 #include <cstring>
 
 #include "fanout/fanout_engine.h"
+#include "napi/address_records.h"
 #include "napi/napi_arguments.h"
 #include "napi/registration.h"
+#include "napi/shared_arrays.h"
 
 namespace apo {
 namespace {
@@ -15,12 +17,16 @@ namespace {
 constexpr size_t kEventWords = 12;
 constexpr size_t kEventsATake = 256;
 constexpr size_t kHelpersMax = 16;
+// Where the arguments of an engine on a raw link begin, and where its port words have the open ports.
+constexpr size_t kRawFirst = 6;
+constexpr size_t kPortUdpWord = 32;
 
 class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "NativeFanout",
-                       {InstanceMethod<&FanoutWrap::open_socket>("openSocket"),
+                       {InstanceAccessor<&FanoutWrap::wake_fd>("wakeFd"),
+                        InstanceMethod<&FanoutWrap::open_socket>("openSocket"),
                         InstanceMethod<&FanoutWrap::close_socket>("closeSocket"),
                         InstanceMethod<&FanoutWrap::open_track>("openTrack"),
                         InstanceMethod<&FanoutWrap::close_track>("closeTrack"),
@@ -42,7 +48,9 @@ class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
                         InstanceMethod<&FanoutWrap::close>("close")});
   }
 
-  // (holdNs, receiveBuffer, sendBuffer, gso, helpers, onEvents)
+  // (holdNs, receiveBuffer, sendBuffer, gso, helpers, onEvents), and for an engine on a raw link (transmit ring,
+  // pool, partition, port words, control words, wakeFd, addresses, receive ring, ...): mirrored in
+  // src/layer3-ip/raw-engine.ts.
   explicit FanoutWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FanoutWrap>(info) {
     const Arguments args(info);
     FanoutOptions options;
@@ -57,6 +65,7 @@ class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
           "needed");
       return;
     }
+    if (info.Length() > kRawFirst && !read_raw(info, args, options)) return;
     wake_ =
         Napi::ThreadSafeFunction::New(info.Env(), info[5].As<Napi::Function>(), "apo-fanout", 0, 1);
     engine_ = std::make_unique<FanoutEngine>(options, [this] { wake_.NonBlockingCall(); });
@@ -76,11 +85,55 @@ class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
  private:
   static void on_environment_exit(void* self) { static_cast<FanoutWrap*>(self)->stop(); }
 
+  // The memory of a raw link's engine, which is held until the engine's thread has ended.
+  bool read_raw(const Napi::CallbackInfo& info, const Arguments& args, FanoutOptions& options) {
+    const auto transmit = RingMemory::attach(args.words(kRawFirst));
+    const auto pool = FramePool::attach(args.words(kRawFirst + 1), args.uint32(kRawFirst + 2));
+    const std::span<uint32_t> port = args.words(kRawFirst + 3);
+    const std::span<uint32_t> control = args.words(kRawFirst + 4);
+    const int wake_fd = args.int32(kRawFirst + 5);
+    AddressSet addresses;
+    const bool addressed = read_addresses(args.bytes(kRawFirst + 6), addresses);
+    std::vector<RingMemory> receive;
+    for (size_t i = kRawFirst + 7; i < info.Length(); ++i) {
+      const auto ring = RingMemory::attach(args.words(i));
+      if (ring && is_shared(info, i)) receive.push_back(*ring);
+    }
+    const bool shared = is_shared(info, kRawFirst) && is_shared(info, kRawFirst + 1) &&
+                        is_shared(info, kRawFirst + 3) && is_shared(info, kRawFirst + 4);
+    if (!args.good()) return false;
+    if (!transmit || !pool || !shared || !addressed || control.empty() ||
+        port.size() < kPortUdpWord + kPortBitmapWords ||
+        receive.size() != info.Length() - (kRawFirst + 7) || receive.empty()) {
+      args.fail("NativeFanout: rings, a pool, port and control words and addresses are needed");
+      return false;
+    }
+    options.raw = RawPortOptions{receive,
+                                 *transmit,
+                                 *pool,
+                                 port.subspan<kPortUdpWord, kPortBitmapWords>(),
+                                 Doorbell(control.data(), wake_fd),
+                                 addresses};
+    for (const size_t i : {kRawFirst, kRawFirst + 1, kRawFirst + 3, kRawFirst + 4}) {
+      kept_.push_back(Napi::Persistent(info[i].As<Napi::Object>()));
+    }
+    for (size_t i = kRawFirst + 7; i < info.Length(); ++i) {
+      kept_.push_back(Napi::Persistent(info[i].As<Napi::Object>()));
+    }
+    return true;
+  }
+
+  // The eventfd that a raw link's threads ring; -1 when the engine has been closed.
+  Napi::Value wake_fd(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), engine_ ? engine_->wake_fd() : -1);
+  }
+
   // The engine's thread calls `wake_`: it ends first.
   void stop() {
     if (!engine_) return;
     engine_->stop();
     engine_.reset();
+    kept_.clear();
     wake_.Release();
     napi_remove_env_cleanup_hook(Env(), &FanoutWrap::on_environment_exit, this);
   }
@@ -408,6 +461,7 @@ class FanoutWrap : public Napi::ObjectWrap<FanoutWrap> {
 
   Napi::ThreadSafeFunction wake_;
   std::unique_ptr<FanoutEngine> engine_;
+  std::vector<Napi::ObjectReference> kept_;
   std::vector<FanoutEvent> taken_;
 };
 
