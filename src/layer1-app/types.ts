@@ -68,8 +68,9 @@ export interface Alarm {
   readonly attack?: Attack;
 }
 
-/** What a connection has carried so far. Counts wrap at 2^32. */
+/** What a connection has carried so far. Counts wrap at 2^32. `info` tells more of a TCP connection on a raw link. */
 export interface ConnectionStatus {
+  /** Given to `sendto` and not taken by the transport; on a raw link, unsent or not acknowledged by the peer. */
   readonly queuedBytes: number;
   readonly writtenBytes: number;
   readonly receivedBytes: number;

@@ -194,7 +194,11 @@ export class Sender implements FileHost {
       this.answer(link, connection, token, "ENOTSUP");
       return;
     }
-    const bytes = Buffer.from(JSON.stringify(facts));
+    // What waits here, for the app or behind a file, the transport does not see.
+    const unreadBytes = facts.unreadBytes + connection.input.length + (connection.pieces?.bytes ?? 0);
+    const queued = this.context.table.queuedAt(connection.base);
+    const unsentBytes = Math.max(facts.unsentBytes, queued - facts.unackedBytes);
+    const bytes = Buffer.from(JSON.stringify({ ...facts, unreadBytes, unsentBytes }));
     const frame = this.pool.allocate(bytes.length);
     if (frame === 0) {
       this.answer(link, connection, token, "ENOBUFS");
