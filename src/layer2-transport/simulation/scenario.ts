@@ -193,7 +193,10 @@ function drawPlan(draw: Draw, id: number, clients: number, servers: number, most
   const rounds = kind === "exchange" ? draw.between(1, 8) : 2;
   const perRound = kind === "exchange" || kind === "idle" ? Math.ceil(most / 20) : most;
   const write = small ? draw.between(1, 40) : draw.size(Math.max(2, most));
-  const up = draw.size(small ? Math.min(most, 40 * write) : perRound);
+  const fills = kind === "slowReader";
+  const up = fills
+    ? draw.between(Math.ceil(most / 5), most)
+    : draw.size(small ? Math.min(most, 40 * write) : perRound);
   return {
     id,
     kind,
@@ -207,7 +210,7 @@ function drawPlan(draw: Draw, id: number, clients: number, servers: number, most
     // Not more than some hundred writes a connection.
     write: Math.max(write, Math.ceil(up / 300)),
     gapUs: small ? draw.size(30_000) : draw.chance(20) ? draw.size(100_000) : 0,
-    pauseUs: kind === "idle" ? draw.size(3 * hourUs) : draw.size(20_000_000),
+    pauseUs: kind === "idle" ? draw.size(3 * hourUs) : (fills ? 300_000 : 0) + draw.size(20_000_000),
     serverFirst: draw.chance(50),
     pinned: draw.chance(30),
   };

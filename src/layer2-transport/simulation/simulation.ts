@@ -175,6 +175,9 @@ class Simulation {
 
   /** No packet can have got lost: then no connection may fail. */
   private isLossless(): boolean {
+    // On a slow line answers to probes may wait behind the data for longer than keepalive does.
+    const isSlow = (this.scenario.impairments.rateBitsPerSecond ?? 0) > 0;
+    if (isSlow && this.scenario.hosts.some(({ tcp }) => tcp.keepalive)) return false;
     const { lost, lostInBurst, queueFull, inboxFull, corrupted, tooBig } = this.wire.counts();
     const dropped = this.hosts.some(
       ({ layer3, counters }) =>

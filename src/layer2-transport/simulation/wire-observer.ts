@@ -45,7 +45,7 @@ class Direction {
    * SYN-ACKs beside the first, for a SYN that came twice (with a cookie and without, or long after): one of them counts
    * once the other end takes it for the answer. By sequence number.
    */
-  readonly doubtful = new Map<number, Seen>();
+  readonly doubtful = new Map<number, Seen[]>();
 
   constructor(source: string, target: string) {
     this.source = source;
@@ -111,17 +111,15 @@ export class WireObserver {
     const { own, other } = this.pairOf(packet, seen.version6);
     if ((seen.flags & rst) !== 0 || this.ignored.has(own.name)) return;
     if (isDoubtful(seen, own)) {
-      own.doubtful.set(seen.seq, seen);
+      const list = own.doubtful.get(seen.seq);
+      if (list) list.push(seen);
+      else own.doubtful.set(seen.seq, [seen]);
       return;
     }
-    const answered = other.doubtful.get((seen.ack - 1) | 0);
-    if (answered) {
-      this.begin(answered, other, own);
-      this.checkAcknowledgement(answered, other, own);
-      this.checkStamps(answered, other, own);
-      own.acked = -1;
-      own.edge = 0;
-    }
+    // What a server says of a connection that its peer has not taken up yet.
+    if (own.doubtful.has((seen.seq - 1) | 0)) return;
+    const answers = other.doubtful.get((seen.ack - 1) | 0);
+    if (answers) this.takeUp(answers, other, own);
     if ((seen.flags & syn) !== 0) this.begin(seen, own, other);
     if (!own.known || !other.known) {
       this.firstData(seen, packet, own);
@@ -130,6 +128,17 @@ export class WireObserver {
     this.checkData(seen, packet, own, other);
     this.checkAcknowledgement(seen, own, other);
     this.checkStamps(seen, own, other);
+  }
+
+  /** Of several answers to its SYN an end has taken this one, which may have been sent more than once. */
+  private takeUp(answers: readonly Seen[], from: Direction, by: Direction): void {
+    this.begin(answers[0] as Seen, from, by);
+    for (const answer of answers) {
+      this.checkAcknowledgement(answer, from, by);
+      this.checkStamps(answer, from, by);
+    }
+    by.acked = -1;
+    by.edge = 0;
   }
 
   /** From here on nothing is said of this flow (ends as in `ContentFor`). */
@@ -275,8 +284,10 @@ export class WireObserver {
   }
 }
 
+/** Another answer to a SYN than the one that counts, or the same again long after (a cookie is always the same). */
 function isDoubtful(seen: Seen, own: Direction): boolean {
-  return (seen.flags & (syn | ack)) === (syn | ack) && own.known && own.iss !== seen.seq;
+  if ((seen.flags & (syn | ack)) !== (syn | ack) || !own.known) return false;
+  return own.iss !== seen.seq || own.acked > 1;
 }
 
 /** Where the payload begins, the SYN being at 0. */
