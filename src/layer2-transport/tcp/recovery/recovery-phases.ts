@@ -91,6 +91,8 @@ export class RecoveryPhases implements WindowState {
   protected duplicateLimit = 0;
   /** The most that was in flight in this round trip, which ends at `flightEnd`. */
   protected maxFlight = 0;
+  /** The same of the round trip before. */
+  protected lastMaxFlight = 0;
   protected wasAppLimited = false;
   protected peerWindow = 0;
 
@@ -193,10 +195,11 @@ export class RecoveryPhases implements WindowState {
     return true;
   }
 
-  /** What the network bore before the loss: the most of the last round trip (RFC 7661's pipeACK), at most cwnd. */
+  /** What the network bore before the loss: the most of the last two round trips (RFC 7661's pipeACK), at most cwnd. */
   protected flightSize(): number {
     const outstanding = (this.runs.nxt - this.runs.una) | 0;
-    const flight = outstanding > this.maxFlight ? outstanding : this.maxFlight;
+    let flight = outstanding > this.maxFlight ? outstanding : this.maxFlight;
+    if (this.lastMaxFlight > flight) flight = this.lastMaxFlight;
     return flight < this.cwnd ? flight : this.cwnd;
   }
 
@@ -229,8 +232,10 @@ export class RecoveryPhases implements WindowState {
     this.undo.close();
     if (this.bbr !== undefined) this.bbr.marked(this);
     this.reduce(this.runs.delivery.bytes, false);
-    this.phase = reducing;
     this.highSeq = this.runs.nxt;
+    // With less in flight than the new window there is nothing to bring down step by step.
+    if (this.inFlight > this.ssthresh) this.phase = reducing;
+    else if (this.bbr === undefined && this.cwnd > this.ssthresh) this.setWindow(this.ssthresh);
   }
 
   /**

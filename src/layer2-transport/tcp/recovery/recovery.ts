@@ -142,7 +142,11 @@ export class LossRecovery extends RecoveryPhases {
     this.wantsCwr = false;
     if (this.phase !== open) this.prr.sent(length);
     const flight = this.inFlight;
-    if (flight >= this.maxFlight || ((runs.una - this.flightEnd) | 0) >= 0) {
+    if (((runs.una - this.flightEnd) | 0) >= 0) {
+      this.lastMaxFlight = this.maxFlight;
+      this.maxFlight = flight;
+      this.flightEnd = runs.nxt;
+    } else if (flight > this.maxFlight) {
       this.maxFlight = flight;
       this.flightEnd = runs.nxt;
     }
@@ -321,6 +325,7 @@ export class LossRecovery extends RecoveryPhases {
     this.duplicateAcks = 0;
     this.duplicateBytes = 0;
     this.maxFlight = 0;
+    this.lastMaxFlight = 0;
     this.flightEnd = sendNext;
     this.lastSentUs = nowUs;
     this.wasAppLimited = false;

@@ -123,18 +123,19 @@ describe("losses", () => {
   test("a probe that was for nothing is no loss; one that repaired something is", () => {
     for (const isDuplicate of [true, false]) {
       const recovery = opened();
-      recovery.sent(0, 4 * mss, 0, 0, true);
+      recovery.sent(0, 8 * mss, 0, 0, true);
       const at = recovery.timerAtUs;
       expect(recovery.onTimer(at)).toBe("probe");
       recovery.resent(recovery.probeRun()!, mss, 1, at);
-      ack(recovery, at + 1000, 4 * mss);
+      ack(recovery, at + 1000, 8 * mss);
       expect(recovery.isEmpty).toBe(true);
       // It comes when nothing is out any more.
-      if (isDuplicate) ack(recovery, at + 100_000, 4 * mss, 3 * mss, 4 * mss);
-      recovery.sent(4 * mss, mss, 1, at + 150_000, true);
-      ack(recovery, at + 250_000, 5 * mss);
+      if (isDuplicate) ack(recovery, at + 100_000, 8 * mss, 7 * mss, 8 * mss);
+      recovery.sent(8 * mss, mss, 1, at + 150_000, true);
+      ack(recovery, at + 250_000, 9 * mss);
       expect(recovery.duplicates).toBe(isDuplicate ? 1 : 0);
-      expect(recovery.ssthresh < Infinity).toBe(!isDuplicate);
+      expect(recovery.ssthresh).toBe(isDuplicate ? Infinity : 4 * mss);
+      expect(recovery.allowance(at + 250_000)).toBe(isDuplicate ? 18 * mss : 4 * mss);
     }
   });
 
