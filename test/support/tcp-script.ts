@@ -131,6 +131,8 @@ export class TcpScript {
   nowUs: number;
   /** While true, no descriptor can be reserved. */
   ringFull = false;
+  /** How often flows have written. */
+  writes = 0;
   /** What `accepted` and `connected` say. */
   accepts = true;
   /** What `peerEnded` says. */
@@ -373,7 +375,7 @@ export class TcpScript {
   }
 
   private flowOf(tcb: Tcb): Flow {
-    const flow = this.flows.find((one) => one.sockfd24 === tcb.sockfd24);
+    const flow = this.flows.findLast((one) => one.sockfd24 === tcb.sockfd24);
     if (!flow) throw new Error(`an event of ${tcb.sockfd24}, which no script knows`);
     return flow;
   }
@@ -451,6 +453,13 @@ export class Flow {
     return script.steer.hash(peer, 0, peerPort, local, 0, localPort, wordCount, 6);
   }
 
+  /** An app could name it. */
+  get stands(): boolean {
+    const { nodes } = this.script;
+    const base = nodes.baseOf(Math.max(0, this.sockfd24));
+    return this.find() >= 0 && this.sockfd24 >= 0 && nodes.words[base + node.state] === nodeState.open;
+  }
+
   /** The connection's record, woken if it is at rest. */
   get tcb(): Tcb {
     const tcb = this.script.stack.find(this.sockfd24);
@@ -512,6 +521,7 @@ export class Flow {
     pool.hold(frame, pool.partition);
     pool.write(frame, 0, bytes);
     stack.turn(nowUs);
+    this.script.writes += 1;
     stack.send(this.tcb, this.script.containers.take(frame, 0, bytes.length));
     this.script.flush();
   }
