@@ -4,6 +4,7 @@
  * The command line's own; it starts a runtime, a relay on it, and the sources that were asked for.
  */
 
+import { environmentOptions, variableOf } from "../layer1-app/environment.ts";
 import { ApoError } from "../layer1-app/errors.ts";
 import { startPull } from "../layer1-app/relay/client/pull-source.ts";
 import { startDemo } from "../layer1-app/relay/demo.ts";
@@ -13,6 +14,7 @@ import type { Relay, RelayOptions } from "../layer1-app/relay/types.ts";
 import { createRuntime } from "../layer1-app/runtime.ts";
 import type { Apo } from "../layer1-app/types.ts";
 import type { Command } from "./apo.ts";
+import { checkEnvironment, flagOf, textFor } from "./link-flags.ts";
 import { readBytes, readNumber, readOptions, UsageError } from "./usage.ts";
 
 const help = `Usage: apo relay [OPTIONS]
@@ -31,12 +33,16 @@ Options:
   --workers N       worker threads for connections (half the cores)
   --budget SIZE     what may wait for a TCP reader before it skips to the next key frame (4M)
   --cache SIZE      most that is kept of a track since its last key frame (16M)
+  --link LINK       fd, tun, packet or xdp instead of the host's sockets, with the options that apo run has for it:
+                    --address (the link's own then), --prefixes, --mtu, --queues, --pcap, --fd, --vnet-header,
+                    --device, --host-address, --interface, --mac, --gateway, --routes, --xdp-mode, --zero-copy
   --stats           a line of numbers every ten seconds
   --json-log        log lines as JSON
   --help            this text
 
 Examples:
   apo relay
+  apo relay --link tun --address 10.64.0.1/24 --demo
   apo relay --pull cam=rtsp://user:pass@10.0.0.9/stream1
   ffmpeg -re -i film.mp4 -c copy -f rtsp rtsp://127.0.0.1:8554/film
   ffplay -rtsp_transport tcp rtsp://127.0.0.1:8554/film
@@ -55,6 +61,16 @@ const options = {
   cache: { type: "string" },
   stats: { type: "boolean" },
   "json-log": { type: "boolean" },
+} as const;
+
+/** Of `--link`, and taken only with it: they become environment variables, as `apo run`'s do. */
+const linkOptions = environmentOptions.filter(
+  (option) => !["link", "address", "workers", "appWorkers", "poolBytes", "memoryBytes"].includes(option),
+);
+const allOptions = {
+  ...options,
+  link: { type: "string" },
+  ...Object.fromEntries(linkOptions.map((option) => [flagOf(option), { type: "string" as const }])),
 } as const;
 
 /** What `--stats` writes this often. */
@@ -80,11 +96,14 @@ export interface RelayArguments {
   readonly demo: boolean;
   readonly stats: boolean;
   readonly json: boolean;
+  /** Variables to be set: the link and its options. */
+  readonly environment: Readonly<Record<string, string>>;
 }
 
 /** Reads `apo relay`'s options. Throws UsageError. */
 export function readRelayArguments(args: readonly string[]): RelayArguments {
-  const values = readOptions("relay", options, args);
+  const values = readOptions("relay", allOptions, args);
+  const environment = readLink(values);
   const relay: { -readonly [K in keyof RelayOptions]: RelayOptions[K] } = {};
   const pulls = readPulls(values.pull ?? []);
   const demo = values.demo ?? false;
@@ -101,7 +120,8 @@ export function readRelayArguments(args: readonly string[]): RelayArguments {
       );
     }
   }
-  if (values.address !== undefined) relay.address = values.address;
+  // On a raw link every address of ours is the link's.
+  if (values.address !== undefined && environment.APO_LINK === undefined) relay.address = values.address;
   if (values.budget !== undefined) relay.budgetBytes = readBytes("relay", "budget", values.budget);
   if (values.cache !== undefined) relay.cacheBytes = readBytes("relay", "cache", values.cache);
   return {
@@ -111,7 +131,29 @@ export function readRelayArguments(args: readonly string[]): RelayArguments {
     demo,
     stats: values.stats ?? false,
     json: values["json-log"] ?? false,
+    environment,
   };
+}
+
+interface LinkValues {
+  readonly link?: string | undefined;
+  readonly [option: string]: unknown;
+}
+
+/** The variables for `--link` and its options. */
+function readLink(values: LinkValues): Record<string, string> {
+  const set: Record<string, string> = {};
+  const isRaw = values.link !== undefined && values.link !== "host";
+  for (const option of ["link", "address", ...linkOptions] as const) {
+    const text = values[flagOf(option)];
+    if (typeof text !== "string") continue;
+    if (!isRaw && option !== "link" && option !== "address") {
+      throw new UsageError(`--${flagOf(option)} is an option of a raw link: give --link too`, "relay");
+    }
+    if (isRaw) set[variableOf(option)] = textFor("relay", option, text);
+  }
+  if (isRaw) checkEnvironment("relay", set);
+  return set;
 }
 
 function readPulls(texts: readonly string[]): PullArgument[] {
@@ -131,6 +173,7 @@ function readPulls(texts: readonly string[]): PullArgument[] {
 
 async function run(args: readonly string[]): Promise<number> {
   const given = readRelayArguments(args);
+  Object.assign(process.env, given.environment);
   const write = (line: string): void => void process.stdout.write(`${line}\n`);
   const log = given.json ? jsonLog(write) : lineLog(write);
   const stopped = stopSignal(); // From here on: a signal while it starts must not leave anything behind.

@@ -8,16 +8,11 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import {
-  type EnvironmentOption,
-  environmentOptions,
-  optionsOfEnvironment,
-  variableOf,
-} from "../layer1-app/environment.ts";
+import { environmentOptions, variableOf } from "../layer1-app/environment.ts";
 import { ApoError } from "../layer1-app/errors.ts";
-import { checkRuntimeOptions } from "../layer1-app/runtime-options.ts";
 import type { Command } from "./apo.ts";
-import { readArguments, readBytes, UsageError } from "./usage.ts";
+import { checkEnvironment, flagOf, textFor } from "./link-flags.ts";
+import { readArguments, UsageError } from "./usage.ts";
 
 const help = `Usage: apo run FILE [OPTIONS] [-- ARGUMENTS]
 
@@ -57,11 +52,6 @@ Examples:
 Exit codes: the app's own; 1 it could not start, 2 a wrong option.
 `;
 
-/** The option as the command line writes it: --host-address. */
-function flagOf(option: string): string {
-  return option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-}
-
 const options = Object.fromEntries(
   environmentOptions.map((option) => [flagOf(option), { type: "string" as const }]),
 );
@@ -91,41 +81,10 @@ export function readRunArguments(
   const set: Record<string, string> = {};
   for (const option of environmentOptions) {
     const text = values[flagOf(option)] as string | undefined;
-    if (text !== undefined) set[variableOf(option)] = textFor(option, text);
+    if (text !== undefined) set[variableOf(option)] = textFor("run", option, text);
   }
-  checkEnvironment({ ...environment, ...set });
+  checkEnvironment("run", { ...environment, ...set });
   return { file: resolve(file), args: cut < 0 ? [] : args.slice(cut + 1), environment: set };
-}
-
-function textFor(option: EnvironmentOption, text: string): string {
-  if (text === "") throw new UsageError(`--${flagOf(option)} takes a value`, "run");
-  return option === "poolBytes" || option === "memoryBytes"
-    ? String(readBytes("run", flagOf(option), text))
-    : text;
-}
-
-/** What cannot be right for any app is a fault of the command line. */
-function checkEnvironment(environment: Readonly<Record<string, string | undefined>>): void {
-  const defaults = optionsOfEnvironment(environment);
-  if (defaults.link === "mem") {
-    throw new UsageError(
-      'link "mem" joins the runtimes of one process: an app makes its wire by itself, with createWire()',
-      "run",
-    );
-  }
-  try {
-    checkRuntimeOptions(defaults);
-  } catch (error) {
-    if (!(error instanceof ApoError) || error.code !== "EINVAL") throw error;
-    throw new UsageError(inFlags(error.message), "run");
-  }
-}
-
-/** The message of `createRuntime` in the words of the command line. */
-function inFlags(message: string): string {
-  const [first = "", ...rest] = message.replace(/^createRuntime: /, "").split(" ");
-  const known = (environmentOptions as readonly string[]).includes(first);
-  return [known ? `--${flagOf(first)}` : first, ...rest].join(" ");
 }
 
 async function run(args: readonly string[]): Promise<number> {

@@ -58,7 +58,10 @@ class RunningRelay implements Relay {
   get url(): string {
     const { address } = this.#core.settings;
     const any = address === "" || address === "::" || address === "0.0.0.0";
-    const host = any ? "127.0.0.1" : address.includes(":") ? `[${address}]` : address;
+    // On a raw link nobody is at 127.0.0.1.
+    const own = this.#core.apo.link().addresses[0]?.replace(/\/.*/, "") ?? "127.0.0.1";
+    const one = any ? own : address;
+    const host = one.includes(":") ? `[${one}]` : one;
     return `rtsp://${host}:${this.port}`;
   }
 
