@@ -15,12 +15,22 @@ import { type CloseCode, closeBits, closeCodes, errorWord, kind } from "./descri
 import { Endings } from "./endings.ts";
 import { type FramePool, type LinkEnd, noLink } from "./link.ts";
 import type { NodeTable } from "./nodes/node-table.ts";
-import { type Ends, node, nodeState, numberOf, protocols, tagMask, tagShift } from "./nodes/v-node.ts";
+import {
+  type Ends,
+  node as fields,
+  numberOf,
+  protocols,
+  nodeState as states,
+  tagMask,
+  tagShift,
+} from "./nodes/v-node.ts";
 import { OpenEntry } from "./open-entry.ts";
 import { Receiver } from "./receiver.ts";
 import { Sender } from "./sender.ts";
 import type { ConnectRequest, ListenerRecord, Transport, TransportEvents } from "./transport.ts";
 
+const node = fields;
+const nodeState = states;
 /** What a v-node's flags say of its protocol and of the worker that opened it. */
 const protocolMask = 3;
 const ownerMask = tagMask << tagShift;
@@ -78,10 +88,10 @@ export class Dispatcher implements TransportEvents {
 
   // --- from the transport: connections come ---------------------------------------------------------------------
 
-  accepted(listener: ListenerRecord, ends: Ends, handle: unknown): Connection | undefined {
+  accepted(listener: ListenerRecord, ends: Ends, handle: unknown, shard?: number): Connection | undefined {
     const entry = this.entryOf(listener);
     const link = this.welcome(listener, entry);
-    const sockfd24 = link ? this.context.table.allocateAnywhere() : -1;
+    const sockfd24 = link ? this.allocate(shard) : -1;
     if (!link || sockfd24 < 0) {
       if (link) this.context.counters.add("layer2.connections.refused-table");
       return undefined;
@@ -107,10 +117,10 @@ export class Dispatcher implements TransportEvents {
     this.context.alarm(listener.id, "backlog", text);
   }
 
-  connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined {
+  connected(request: ConnectRequest, ends: Ends, handle: unknown, shard?: number): Connection | undefined {
     const { table } = this.context;
     const link = this.context.links.get(request.endpoint);
-    const sockfd24 = link ? table.allocateAnywhere() : -1;
+    const sockfd24 = link ? this.allocate(shard) : -1;
     if (!link || sockfd24 < 0) {
       this.connectFailed(request, "ENFILE", "no connection number is left");
       return undefined;
@@ -448,6 +458,11 @@ export class Dispatcher implements TransportEvents {
     }
     counters.add("layer2.connections.refused-table");
     return undefined;
+  }
+
+  private allocate(shard: number | undefined): number {
+    const { table } = this.context;
+    return shard === undefined ? table.allocateAnywhere() : table.allocate(shard);
   }
 
   /** From here on the connection is the app's as well. */

@@ -11,10 +11,11 @@ import type { CloseCode } from "./descriptor.ts";
 import type { DispatcherContext } from "./dispatcher.ts";
 import { framerResult } from "./framer.ts";
 import { type FramePool, smallFrameBytes } from "./link.ts";
-import { node } from "./nodes/v-node.ts";
+import { node as fields } from "./nodes/v-node.ts";
 import { PieceQueue } from "./piece-queue.ts";
 import type { Transport } from "./transport.ts";
 
+const node = fields;
 /** Bytes that may wait behind a message before the sender is held off. */
 const holdBytes = 65_536;
 /** Frames likewise. */

@@ -13,9 +13,11 @@ import type { DispatcherContext } from "./dispatcher.ts";
 import { Fifo } from "./fifo.ts";
 import { type FileHost, FileSender } from "./file-sender.ts";
 import { type FramePool, type LinkEnd, smallFrameBytes } from "./link.ts";
-import { node } from "./nodes/v-node.ts";
+import { node as fields } from "./nodes/v-node.ts";
 import { tcpOptionNames } from "./tcp/options.ts";
 import type { Transport } from "./transport.ts";
+
+const node = fields;
 
 /** What the sender asks of the dispatcher. */
 export interface SenderHost {

@@ -132,12 +132,15 @@ export interface Transport {
 }
 
 export interface TransportEvents {
-  /** A new connection of a listener. Undefined: it is refused (backlog or table full), drop it at once. */
-  accepted(listener: ListenerRecord, ends: Ends, handle: unknown): Connection | undefined;
+  /**
+   * A new connection of a listener. Undefined: it is refused (backlog or table full), drop it at once. `shard`: the one
+   * that its packets are steered by, where there is such a thing.
+   */
+  accepted(listener: ListenerRecord, ends: Ends, handle: unknown, shard?: number): Connection | undefined;
   /** The system has refused a connection that was to be accepted (no file descriptor is left). */
   acceptFailed(listener: ListenerRecord, error: ErrorCode): void;
   /** A client's connection stands. Undefined: there is no slot; `connectFailed` has been called. */
-  connected(request: ConnectRequest, ends: Ends, handle: unknown): Connection | undefined;
+  connected(request: ConnectRequest, ends: Ends, handle: unknown, shard?: number): Connection | undefined;
   connectFailed(request: ConnectRequest, code: ErrorCode, text: string): void;
   /**
    * Likewise for a connection whose v-node (state `transport`, ends filled in) the transport has made. False: it is

@@ -180,7 +180,7 @@ function adopt(shards: readonly number[], untold: number): void {
 /** Gives up those of the shards that nobody uses. */
 async function disown(shards: readonly number[]): Promise<readonly number[]> {
   const owners = new Int32Array(start.owners);
-  const unused = shards.filter((shard) => table.owns(shard) && table.used(shard) === 0);
+  const unused = shards.filter((shard) => table.owns(shard) && table.isUnused(shard));
   for (const shard of unused) {
     Atomics.store(owners, shard, 0);
     table.disown(shard);

@@ -13,6 +13,7 @@ import {
   node as fields,
   framingKinds,
   framingShift,
+  homeShift,
   nodeWords,
   type Protocol,
   protocols,
@@ -20,6 +21,7 @@ import {
   sixFlag,
   slotMask as slotBits,
   nodeState as states,
+  strayFlag,
   tagShift,
   VNodeTable,
 } from "./v-node.ts";
@@ -46,6 +48,8 @@ export class NodeTable extends VNodeTable {
   /** By shard: the first slot that was never in use. */
   private readonly fresh = new Int32Array(shards);
   private readonly usedOf = new Int32Array(shards);
+  /** By shard: connections of its flows that have slots of other shards. */
+  private readonly straysOf = new Int32Array(shards);
 
   /** `tag`: of the worker whose table this is, see v-node.ts. */
   constructor(memory: SharedArrayBuffer, tag = 0) {
@@ -128,6 +132,11 @@ export class NodeTable extends VNodeTable {
     return this.usedOf[shard] as number;
   }
 
+  /** Whether nobody uses the shard: neither its slots, nor its flows another shard's. */
+  isUnused(shard: number): boolean {
+    return this.usedOf[shard] === 0 && this.straysOf[shard] === 0;
+  }
+
   /** Slots in use in all our shards. */
   usedInAll(): number {
     let sum = 0;
@@ -144,7 +153,12 @@ export class NodeTable extends VNodeTable {
       const sockfd24 = this.take(shard);
       if (sockfd24 >= 0) return sockfd24;
     }
-    return this.allocateAnywhere();
+    const stray = this.allocateAnywhere();
+    if (stray >= 0) {
+      (this.words[this.baseOf(stray) + node.flags] as number) |= strayFlag | (shard << homeShift);
+      this.straysOf[shard] = (this.straysOf[shard] as number) + 1;
+    }
+    return stray;
   }
 
   /** A slot of the first shard of ours that has one, so that few connections lie close together; or -1. */
@@ -166,6 +180,11 @@ export class NodeTable extends VNodeTable {
       0
     ) {
       throw new Error(`slot ${sockfd24} is given back while its timer is armed`);
+    }
+    const flags = this.words[base + node.flags] as number;
+    if ((flags & strayFlag) !== 0) {
+      const home = (flags >>> homeShift) & (shards - 1);
+      this.straysOf[home] = (this.straysOf[home] as number) - 1;
     }
     const shard = sockfd24 >>> 20;
     this.retireGeneration(base);

@@ -8,7 +8,7 @@
  * | ----- | ---------- | ------- |
  * | 0     | worker     | state: 0 free, 1 open, 2 ended (the app has not been told, or not said so), 3 the transport's alone |
  * | 1     | worker     | generation, 1 to 2^28 - 1; steps on when the slot becomes free |
- * | 2     | both       | flags: bits 0-1 protocol, 2 IPv6, 3 gone (the app closed it or knows of its end), 4 shut (the app sends nothing more), 5 known and 6 told (to the app: the connection, its end), 8-11 framing, 12-16 endpoint, 17-21 tag |
+ * | 2     | both       | flags: bits 0-1 protocol, 2 IPv6, 3 gone (the app closed it or knows of its end), 4 shut (the app sends nothing more), 5 known and 6 told (to the app: the connection, its end), 8-11 framing, 12-16 endpoint, 17-21 tag, 22 stray, 23-26 its home |
  * | 3     | worker     | the listener or client connection (`opens`) that it came from |
  * | 4     | apps       | bytes handed to `sendto`, and read from files (uint32, wraps) |
  * | 5     | worker     | bytes taken by the transport, or thrown away at the end (uint32, wraps) |
@@ -33,6 +33,7 @@
  * | 30    | worker     | when the peer was last heard, in milliseconds, int32 that wraps |
  * | 31    | worker     | TCP: state, timestamp clocks, keepalive probes, flags of the transport |
  *
+ * A stray is a connection whose flow belongs to another shard (its home), which was full.
  * The tag names the worker that opened the record, and its life: 4 bits of index, and one that differs between a worker
  * and its successor. So a dead worker's connections can be told from those that came after them in the same shard.
  * An app's number for a connection is generation * 2^24 + sockfd24, sockfd24 being shard << 20 | slot.
@@ -104,6 +105,8 @@ export const framingShift = 8;
 export const endpointShift = 12;
 export const tagShift = 17;
 export const tagMask = 31;
+export const strayFlag = 1 << 22;
+export const homeShift = 23;
 
 export const protocols = ["tcp", "udp", "icmp"] as const;
 export type Protocol = (typeof protocols)[number];

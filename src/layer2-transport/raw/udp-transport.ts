@@ -10,6 +10,7 @@ import { formatAddress } from "../../layer3-ip/address.ts";
 import * as descriptor from "../../layer3-ip/descriptor.ts";
 import { addressWords, type IpPrefix } from "../../layer3-ip/ip-prefix.ts";
 import type { PacketPort } from "../../layer3-ip/packet-port.ts";
+import { shardOfHash } from "../../layer3-ip/steer.ts";
 import type { Connection } from "../connection.ts";
 import type { Container } from "../container.ts";
 import type { Counters, WorkerCounter } from "../counters.ts";
@@ -176,7 +177,8 @@ export class UdpTransport {
     const listener: UdpListener | undefined = this.ports.listenerFor(this.key);
     if (!listener) return undefined;
     const flow = new Flow(listener.record, false, this.key, this.context.mtu);
-    flow.connection = this.context.events.accepted(listener.record, this.endsOf(flow), flow);
+    const shard = shardOfHash(this.key.hash(this.port.steer));
+    flow.connection = this.context.events.accepted(listener.record, this.endsOf(flow), flow, shard);
     if (!flow.connection) return undefined;
     this.addFlow(flow);
     return flow;
@@ -283,7 +285,8 @@ export class UdpTransport {
     if (!this.ports.choose(key)) return new ApoError("EADDRNOTAVAIL", `no local port is left for ${address}`);
     const flow = new Flow(request, true, key, this.context.mtu);
     // No slot: `connected` has said so itself.
-    flow.connection = this.context.events.connected(request, this.endsOf(flow), flow);
+    const shard = shardOfHash(key.hash(this.port.steer));
+    flow.connection = this.context.events.connected(request, this.endsOf(flow), flow, shard);
     if (flow.connection) this.addFlow(flow);
     // `choose` has used it; from here on the flow does.
     if (protocol === "udp") this.ports.leave(key.localPort);

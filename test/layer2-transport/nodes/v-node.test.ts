@@ -225,6 +225,18 @@ describe("slots", () => {
     expect(table.allocate(4)).toBe(-1);
   });
 
+  test("of a full shard's connections stand elsewhere, and the shard is in use until they are gone", () => {
+    const table = tableOf(1, [4, 5]);
+    expect(table.isUnused(4)).toBe(true);
+    const [own, stray] = [openIn(table, 4), openIn(table, 4)];
+    expect([own >>> 20, stray >>> 20]).toEqual([4, 5]);
+    table.release(own);
+    expect([table.used(4), table.isUnused(4), table.isUnused(5)]).toEqual([0, false, false]);
+    table.release(stray);
+    expect([table.isUnused(4), table.isUnused(5)]).toEqual([true, true]);
+    expect(table.protocolAt(table.baseOf(openIn(table, 5)))).toBe("tcp");
+  });
+
   test("released twice are given out once", () => {
     const table = tableOf(2, [0]);
     const sockfd24 = table.allocate(0);
