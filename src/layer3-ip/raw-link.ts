@@ -34,7 +34,7 @@ import type { SteerKey } from "./steer.ts";
 export interface RawLinkOptions {
   readonly settings: LinkSettings;
   readonly pool: SharedArrayBuffer;
-  /** The pool's partition that the first queue's native thread allocates from; the next ones follow, then a fan-out engine's. */
+  /** The pool's partition of the first queue's native thread; the next queues' follow, then a fan-out engine's. */
   readonly partition: number;
   /** What drops packets before anything else sees them; its lists are filled. */
   readonly guard?: NativeGuard | undefined;

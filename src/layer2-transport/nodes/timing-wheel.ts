@@ -14,8 +14,8 @@
 
 import { nodeShift as fieldShift, node as fields, type VNodeTable } from "./v-node.ts";
 
-// Compiled in, as imported ones are not. A record's words are at `base | word`: without an addition there is no check for
-// its overflow, and while the record is on its way from memory every instruction behind it counts.
+// Compiled in, as imported ones are not. A record's words are at `base | word`: without an addition there is no check
+// for its overflow, and while the record is on its way from memory every instruction behind it counts.
 const node = fields;
 const nodeShift = fieldShift;
 
@@ -31,9 +31,9 @@ const shift3 = 25;
 
 /**
  * Of both link words, the low 25 bits are a record's place in the table plus 1 (0: there is none on that side); the
- * bits above say which bucket it is: its low 7 bits in `timerNext`, the others plus 1 in `timerPrev`, which so is 0 only
- * where nothing is armed. All entries of a bucket have the same upper bits, so a link word may be copied from one to
- * its neighbour.
+ * bits above say which bucket it is: its low 7 bits in `timerNext`, the others plus 1 in `timerPrev`, which is 0 so
+ * only where nothing is armed. All entries of a bucket have the same upper bits, so a link word may be copied from one
+ * to its neighbour.
  */
 const placeMask = 0x1ffffff;
 const placeBits = 25;
