@@ -1,7 +1,7 @@
 /**
  * A TCP stack: segments in, segments out, connections by number. One a worker.
  *
- * Layer 2. The face of this folder, and the order of a turn: `turn` (time, timers), `input` for every segment, the
+ * Layer 2. The face of this folder, and the order of a turn: `turn` (time), `input` for every segment, the
  * calls of the app's side, `flush`. It reads no clock and draws no number by itself, so that two of them and a wire run
  * in virtual time from a seed. What happens to a connection is in the files that this one puts together.
  */
@@ -111,10 +111,9 @@ export class TcpStack {
 
   // --- a turn ---------------------------------------------------------------------------------------------------
 
-  /** Begins a turn: the time is `nowUs` until the next one. Does what is due. */
+  /** Begins a turn: the time is `nowUs` until the next one. */
   turn(nowUs: number): void {
     this.core.setTime(nowUs);
-    this.core.context.wheel.advance(this.core.nowMs, this.timers.expire);
   }
 
   /** One received segment. Takes over one count of its frame. */
@@ -160,10 +159,12 @@ export class TcpStack {
     this.icmpErrors.take(words, at);
   }
 
-  /** Sends what the turn has made due; connections with nothing to do go to rest. */
+  /** Does what is due by now and sends what the turn has made due; connections with nothing to do go to rest. */
   flush(): void {
     const { core } = this;
     const { dirty } = core;
+    // After what has come: an ACK that waited while we were late is no reason to send again.
+    core.context.wheel.advance(core.nowMs, this.timers.expire);
     this.blocked = false;
     let kept = 0;
     for (let i = 0; i < dirty.length; i += 1) {

@@ -85,11 +85,13 @@ export class Timers {
   /** Retransmission, tail loss probe, reordering. True: the connection is over. */
   private recovery(tcb: Tcb): boolean {
     const { core } = this;
+    const { timeouts } = tcb.recovery;
     const what = tcb.recovery.onTimer(core.nowUs);
     if (what === "none") return false;
     if (this.isDead(tcb)) return true;
     if (what === "retransmit") {
-      core.context.counters.add("layer2.tcp.timeouts");
+      // RACK's waiting for what is late ends here too.
+      if (tcb.recovery.timeouts > timeouts) core.context.counters.add("layer2.tcp.timeouts");
       this.suspectPath(tcb);
       return false;
     }
