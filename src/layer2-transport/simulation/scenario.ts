@@ -40,6 +40,8 @@ export interface Scenario {
   readonly hosts: readonly HostSettings[];
   readonly clients: number;
   readonly plans: readonly Plan[];
+  /** Packets that somebody sends who means harm. */
+  readonly attacks: number;
 }
 
 /** How large a drawn scenario is at most. */
@@ -105,7 +107,8 @@ export function drawScenario(seed: number, size: ScenarioSize = smallSize): Scen
   const bytes = worst > 0.2 ? Math.min(size.bytes, 20_000) : size.bytes;
   const plans = Array.from({ length: count }, (_, i) => drawPlan(draw, i + 1, clients, servers, bytes));
   const fitting = isSixPossible ? plans : plans.map((plan) => ({ ...plan, version6: false }));
-  return { seed, impairments, hosts, clients, plans: fitting };
+  const attacks = draw.chance(30) ? draw.size(100) : 0;
+  return { seed, impairments, hosts, clients, plans: fitting, attacks };
 }
 
 function drawImpairments(draw: Draw): Impairments {
@@ -218,7 +221,12 @@ function drawPlan(draw: Draw, id: number, clients: number, servers: number, most
 
 /** Scenarios with a little less in them, the boldest cuts first. */
 export function* smaller(scenario: Scenario): Generator<Scenario> {
-  const { plans, impairments } = scenario;
+  const { plans, impairments, attacks } = scenario;
+  if (attacks > 0) {
+    yield { ...scenario, attacks: 0 };
+    yield { ...scenario, attacks: Math.floor(attacks / 2) };
+    yield { ...scenario, attacks: attacks - 1 };
+  }
   if (plans.length > 1) {
     const half = Math.ceil(plans.length / 2);
     yield { ...scenario, plans: plans.slice(0, half) };

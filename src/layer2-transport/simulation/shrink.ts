@@ -47,10 +47,11 @@ export function runSeed(seed: number, size?: ScenarioSize): RunResult {
 
 /** A scenario in a few lines, with what is not as usual. */
 export function describeScenario(scenario: Scenario): string[] {
-  const { seed, impairments, hosts, clients, plans } = scenario;
+  const { seed, impairments, hosts, clients, plans, attacks } = scenario;
   const set = Object.entries(impairments).filter(([, value]) => value !== 0 && value !== false);
   const lines = [`seed ${seed}: ${clients} clients, ${hosts.length - clients} servers`];
   lines.push(`  line: ${set.map(([name, value]) => `${name} ${text(value)}`).join(", ") || "good"}`);
+  if (attacks > 0) lines.push(`  ${attacks} packets of an attacker`);
   for (const plan of plans) {
     const { id, kind, client, server, version6, up, down, rounds, write, gapUs } = plan;
     lines.push(

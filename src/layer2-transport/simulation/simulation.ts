@@ -5,7 +5,9 @@
  * sent, and every host's invariants after each of its turns; at the end nothing may be left over.
  */
 
+import { RandomStream, SeedMixer } from "../../layer3-ip/random-stream.ts";
 import { createVirtualWire, type VirtualWire } from "../../layer3-ip/virtual-wire.ts";
+import { Attacker } from "./attacker.ts";
 import { Content } from "./content.ts";
 import { checkEnd, checkSessions, checkTurn } from "./invariants.ts";
 import type { Plan } from "./plan.ts";
@@ -56,6 +58,7 @@ class Simulation {
   private readonly wire: VirtualWire;
   private readonly hosts: SimulatedHost[];
   private readonly observer: WireObserver;
+  private readonly attacker: Attacker;
   private readonly faults: string[] = [];
   /** The plan that a pair of ends belongs to, by "client > server". */
   private readonly flows = new Map<string, Plan>();
@@ -72,6 +75,12 @@ class Simulation {
       traceBytesMax: options.traceBytes ?? 0,
     });
     this.observer = new WireObserver((source, target) => this.contentFor(source, target));
+    const purpose = 0x6174n << 48n;
+    this.attacker = new Attacker(
+      this.wire,
+      new RandomStream(new SeedMixer(purpose ^ BigInt(seed))),
+      (packet) => this.observer.ignoreForged(packet),
+    );
     this.hosts = scenario.hosts.map(
       (settings, index) =>
         new SimulatedHost({
@@ -79,7 +88,10 @@ class Simulation {
           settings,
           seed,
           wire: this.wire,
-          onSent: (packet) => this.observer.sent(packet),
+          onSent: (packet) => {
+            this.observer.sent(packet);
+            this.attacker.overhear(packet);
+          },
           planOf: (client, server) => this.planOf(client, server),
           onConnect: (plan, client, server) => this.flows.set(`${client} > ${server}`, plan),
           onTurn: (host) => this.check(host),
@@ -101,7 +113,8 @@ class Simulation {
   }
 
   private start(): void {
-    const { clients, plans } = this.scenario;
+    const { clients, plans, attacks } = this.scenario;
+    this.attacker.attack(attacks);
     for (const host of this.hosts.slice(clients)) host.listen();
     for (const plan of plans) {
       this.wire.at(plan.startUs, () => this.hosts[plan.client]?.connect(plan, plan.server));

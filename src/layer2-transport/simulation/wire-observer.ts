@@ -146,6 +146,14 @@ export class WireObserver {
     this.ignored.add(`${client} > ${server}`).add(`${server} > ${client}`);
   }
 
+  /** Likewise of a packet's flow, when its SYN is forged: whoever answers it contradicts what he says to the other end. */
+  ignoreForged(packet: Uint8Array): void {
+    const version6 = (packet[0] as number) >>> 4 === 6;
+    if (((packet[ipHeaderBytes(version6) + tcpField.flags] as number) & syn) === 0) return;
+    const { source, target } = this.pairOf(packet, version6).own;
+    this.ignore(source, target);
+  }
+
   private pairOf(packet: Uint8Array, version6: boolean): Pair {
     const bytes = Buffer.from(packet.buffer, packet.byteOffset, packet.length);
     // Both addresses, and both ports right behind them.
@@ -257,7 +265,10 @@ export class WireObserver {
       const left = from(other.iss, load32(sacks, at));
       const right = from(other.iss, load32(sacks, at + 4));
       const text = `SACK block ${at / 8}, ${left} to ${right}, with an acknowledgement of ${acked}`;
-      if (left >= right || left < 0 || right > other.next) this.fault(own, seen, `${text}: never sent`);
+      // The first may tell of any old segment that came, from whoever.
+      const isOld = at === 0 && left < right && right <= acked;
+      if (!isOld && (left >= right || left < 0 || right > other.next))
+        this.fault(own, seen, `${text}: never sent`);
       // Only the first may tell of a duplicate (RFC 2883 4).
       else if (at > 0 && left <= acked) this.fault(own, seen, `${text}: acknowledged already`);
     }
