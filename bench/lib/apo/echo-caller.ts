@@ -38,8 +38,9 @@ const shared = getEnvironmentData(callerKey) as SharedArrayBuffer | undefined;
 const memory = new Float64Array(shared ?? new SharedArrayBuffer(callerBytes));
 const text = new Uint8Array(memory[cell.requestBytes] || 64).fill(120);
 const slotMask = 2 ** 24;
-const askedAt: number[] = [];
-const missing: number[] = [];
+// By slot; what is not used takes no memory.
+const askedAt = new Float64Array(slotMask);
+const missing = new Int32Array(slotMask);
 
 function ask(sockfd: Sockfd, slot: number, apo: AppVerbs): void {
   askedAt[slot] = performance.now();
