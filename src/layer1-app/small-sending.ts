@@ -8,6 +8,7 @@
 import {
   type AppCounter,
   type Counters,
+  copyBytes,
   type FramePool,
   framingKinds,
   framingShift,
@@ -84,7 +85,7 @@ export class SmallSending {
     const start = frame * smallFrameBytes + frontBytes;
     const at = start + header;
     const size = isText ? this.writeText(data, at) : data.length;
-    if (!isText) bytes.set(data, at);
+    if (!isText) copyBytes(data, 0, bytes, at, data.length);
     let length = header + size;
     if (framing === line && (size === 0 || bytes[at + size - 1] !== lineFeed)) {
       bytes[at + size] = lineFeed;

@@ -6,6 +6,7 @@
  */
 
 // The lists and limits of raw links, from layer 3.
+export { copyBytes } from "../layer3-ip/copy-bytes.ts";
 export {
   type Guard,
   type GuardLimit,

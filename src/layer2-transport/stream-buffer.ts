@@ -5,6 +5,8 @@
  * buffer of our own that grows by doubling, so that long messages cost linear time.
  */
 
+import { copyBytes } from "../layer3-ip/copy-bytes.ts";
+
 const empty = new Uint8Array(0);
 const leastBytes = 4096;
 
@@ -29,7 +31,7 @@ export class StreamBuffer {
       return;
     }
     this.reserve(chunk.length);
-    this.bytes.set(chunk, this.end);
+    copyBytes(chunk, 0, this.bytes, this.end, chunk.length);
     this.end += chunk.length;
   }
 
@@ -41,7 +43,7 @@ export class StreamBuffer {
       if (!this.owned) this.bytes = empty;
     }
     this.reserve(chunk.length);
-    this.bytes.set(chunk, this.end);
+    copyBytes(chunk, 0, this.bytes, this.end, chunk.length);
     this.end += chunk.length;
   }
 

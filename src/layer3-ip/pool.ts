@@ -23,6 +23,8 @@
  * A container is a chain of frames, all full but the last; the count of its first frame is the count of them all.
  */
 
+import { copyBytes } from "./copy-bytes.ts";
+
 export const smallFrameBytes = 2048;
 export const largeFrameBytes = 65_536;
 
@@ -259,13 +261,13 @@ export class FramePool {
       size = this.frameBytes(frame);
     }
     if (skip + source.length <= size) {
-      this.bytes.set(source, frame * refBytes + skip);
+      copyBytes(source, 0, this.bytes, frame * refBytes + skip, source.length);
       return;
     }
     let done = 0;
     while (done < source.length) {
       const part = Math.min(size - skip, source.length - done);
-      this.bytes.set(source.subarray(done, done + part), frame * refBytes + skip);
+      copyBytes(source, done, this.bytes, frame * refBytes + skip, part);
       done += part;
       skip = 0;
       frame = this.nextFrame(frame);
@@ -273,6 +275,11 @@ export class FramePool {
         throw new RangeError("the container is too short for these bytes");
       size = frame === 0 ? 0 : this.frameBytes(frame);
     }
+  }
+
+  /** Copies bytes of the pool to another place in it, places counted from its first byte. They must not overlap. */
+  copy(from: number, to: number, length: number): void {
+    copyBytes(this.bytes, from, this.bytes, to, length);
   }
 
   /** The container's bytes as views, one a frame. */

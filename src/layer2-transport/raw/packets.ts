@@ -192,7 +192,7 @@ function moveToLarge(pool: FramePool, words: Int32Array, flow: Flow): boolean {
     if (frame === 0) return false;
     pool.hold(frame, pool.partition);
     const from = run.frame * smallFrameBytes + smallHeadroomBytes;
-    pool.bytes.copyWithin(frame * smallFrameBytes, from, from + headerBytes + run.bytes);
+    pool.copy(from, frame * smallFrameBytes, headerBytes + run.bytes);
     pool.drop(run.frame, pool.partition);
     run.frame = frame;
     words[run.slot] = frame;

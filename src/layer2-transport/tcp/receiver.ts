@@ -305,7 +305,7 @@ export class Receiver {
         worst = inserted.refused;
         break;
       }
-      pool.bytes.copyWithin(own * smallFrameBytes, from + done, from + done + bytes);
+      pool.copy(from + done, own * smallFrameBytes, bytes);
       const result = tcb.reassembly.insert((seq + done) | 0, own, 0, bytes, tcb.receiveNext);
       if (result > worst) worst = result;
     }

@@ -155,7 +155,7 @@ function copyOut(pool: FramePool, container: Container, skip: number, length: nu
       continue;
     }
     const part = Math.min(left, size - at);
-    pool.bytes.copyWithin(target, frame * smallFrameBytes + at, frame * smallFrameBytes + at + part);
+    pool.copy(frame * smallFrameBytes + at, target, part);
     target += part;
     left -= part;
     at += part;

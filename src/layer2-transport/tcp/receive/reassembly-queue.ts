@@ -318,7 +318,7 @@ export class ReassemblyQueue {
       if (own === 0) return false;
       const old = records[tail + pieceFrame] as number;
       const oldAt = old * smallFrameBytes + (records[tail + pieceOffset] as number);
-      pool.bytes.copyWithin(own * smallFrameBytes, oldAt, oldAt + had);
+      pool.copy(oldAt, own * smallFrameBytes, had);
       pool.release(old);
       this.units += 1 - (records[tail + pieceUnits] as number);
       records[tail + pieceUnits] = 1;
@@ -327,7 +327,7 @@ export class ReassemblyQueue {
       records[tail + pieceRoom] = smallFrameBytes - had;
     }
     const tailAt = (records[tail + pieceFrame] as number) * smallFrameBytes;
-    pool.bytes.copyWithin(tailAt + (records[tail + pieceOffset] as number) + had, from, from + length);
+    pool.copy(from, tailAt + (records[tail + pieceOffset] as number) + had, length);
     records[tail + pieceLength] = had + length;
     records[tail + pieceRoom] = (records[tail + pieceRoom] as number) - length;
     this.islands[first * islandWords + islandEnd] = (end + length) | 0;
@@ -394,7 +394,7 @@ export class ReassemblyQueue {
     const own = copies ? pool.allocateFrame(false) : 0;
     if (own !== 0) {
       const from = frame * smallFrameBytes + offset;
-      pool.bytes.copyWithin(own * smallFrameBytes, from, from + length);
+      pool.copy(from, own * smallFrameBytes, length);
     }
     records[piece + pieceSeq] = seq;
     records[piece + pieceLength] = length;

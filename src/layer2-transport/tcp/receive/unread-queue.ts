@@ -51,7 +51,7 @@ export class UnreadQueue {
     // Bytes behind the payload of a frame that others read too are not ours.
     if (end + length > pool.frameBytes(last) || !pool.isSole(last)) return false;
     const from = frame * smallFrameBytes + offset;
-    pool.bytes.copyWithin(last * smallFrameBytes + end, from, from + length);
+    pool.copy(from, last * smallFrameBytes + end, length);
     this.words[at + 2] = (this.words[at + 2] as number) + length;
     this.bytes += length;
     return true;
