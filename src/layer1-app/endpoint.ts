@@ -235,7 +235,7 @@ export class Endpoint implements SendingContext {
       const code = closeCodes[words[at + 6] as number] ?? "reset";
       if (open)
         this.end(base, sockfd24, generation, open, code, errorOfWord(words[at + 7] as number), length);
-      else if (base >= 0) this.retire(base, sockfd24, generation);
+      if (base >= 0) this.retire(base, sockfd24, generation);
       return false;
     }
     if (!open) {
@@ -493,7 +493,7 @@ export class Endpoint implements SendingContext {
     this.sending.close(connection.sockfd, closeCodes.indexOf(code), 0);
   }
 
-  /** Ends a connection whose worker says nothing of it any more. */
+  /** Ends a connection whose worker says nothing of it any more, and is not to be told that we know. */
   private endAt(base: number, code: CloseCode, error: ErrorCode | undefined): void {
     const open = this.openOf(base);
     const sockfd = this.nodes.numberAt(base);
@@ -528,7 +528,6 @@ export class Endpoint implements SendingContext {
     }
     if (open.leaving && open.connections === 0) this.forgetOpen(open);
     if (connection) for (const resolve of connection.endWaiters) resolve();
-    this.retire(base, sockfd24, generation);
   }
 
   /** The number is nobody's here any more. */

@@ -250,6 +250,8 @@ describe("a worker that dies", () => {
     expect(bench.endpoint.connectionCount()).toBe(1);
     await bench.endpoint.removeLink(0, { shards: [4, 6], tag: 0 });
     expect(ends.length).toBe(3);
+    // The dead are not told of; the heirs of a million connections have better things to do.
+    expect(bench.link.counts[kind.retire]).toBe(1);
   });
 
   test("an opens that is to go goes with its last connection", () => {
