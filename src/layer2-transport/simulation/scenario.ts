@@ -42,6 +42,14 @@ export interface Scenario {
   readonly plans: readonly Plan[];
   /** Packets that somebody sends who means harm. */
   readonly attacks: number;
+  /** A host that loses all it knows, and comes back after a while. */
+  readonly crash?: Crash | undefined;
+}
+
+export interface Crash {
+  readonly host: number;
+  readonly atUs: number;
+  readonly backAfterUs: number;
 }
 
 /** How large a drawn scenario is at most. */
@@ -108,7 +116,10 @@ export function drawScenario(seed: number, size: ScenarioSize = smallSize): Scen
   const plans = Array.from({ length: count }, (_, i) => drawPlan(draw, i + 1, clients, servers, bytes));
   const fitting = isSixPossible ? plans : plans.map((plan) => ({ ...plan, version6: false }));
   const attacks = draw.chance(30) ? draw.size(100) : 0;
-  return { seed, impairments, hosts, clients, plans: fitting, attacks };
+  const crash = draw.chance(12)
+    ? { host: draw.below(hosts.length), atUs: draw.size(5_000_000), backAfterUs: draw.size(100_000_000) }
+    : undefined;
+  return { seed, impairments, hosts, clients, plans: fitting, attacks, crash };
 }
 
 function drawImpairments(draw: Draw): Impairments {
@@ -222,6 +233,7 @@ function drawPlan(draw: Draw, id: number, clients: number, servers: number, most
 /** Scenarios with a little less in them, the boldest cuts first. */
 export function* smaller(scenario: Scenario): Generator<Scenario> {
   const { plans, impairments, attacks } = scenario;
+  if (scenario.crash) yield { ...scenario, crash: undefined };
   if (attacks > 0) {
     yield { ...scenario, attacks: 0 };
     yield { ...scenario, attacks: Math.floor(attacks / 2) };

@@ -42,6 +42,8 @@ export class Session {
   peerEnded = false;
   /** Undefined while it lives. */
   ending: Ending | undefined;
+  /** Its host has crashed: it is not told anything any more. */
+  dead = false;
   /** All steps are done. */
   finished = false;
   /** Its own `abort` or `end` was the reason for its end. */

@@ -47,10 +47,15 @@ export function runSeed(seed: number, size?: ScenarioSize): RunResult {
 
 /** A scenario in a few lines, with what is not as usual. */
 export function describeScenario(scenario: Scenario): string[] {
-  const { seed, impairments, hosts, clients, plans, attacks } = scenario;
+  const { seed, impairments, hosts, clients, plans, attacks, crash } = scenario;
   const set = Object.entries(impairments).filter(([, value]) => value !== 0 && value !== false);
   const lines = [`seed ${seed}: ${clients} clients, ${hosts.length - clients} servers`];
   lines.push(`  line: ${set.map(([name, value]) => `${name} ${text(value)}`).join(", ") || "good"}`);
+  if (crash) {
+    lines.push(
+      `  host ${crash.host + 1} crashes at ${crash.atUs} us and is back ${crash.backAfterUs} us later`,
+    );
+  }
   if (attacks > 0) lines.push(`  ${attacks} packets of an attacker`);
   for (const plan of plans) {
     const { id, kind, client, server, version6, up, down, rounds, write, gapUs } = plan;

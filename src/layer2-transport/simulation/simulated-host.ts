@@ -50,6 +50,8 @@ export interface HostParts {
   readonly index: number;
   readonly settings: HostSettings;
   readonly seed: number;
+  /** How often it has been started before. */
+  readonly restarts: number;
   readonly wire: VirtualWire;
   /** Sees each packet that goes to the wire. */
   readonly onSent: (packet: Uint8Array) => void;
@@ -91,6 +93,7 @@ export class SimulatedHost {
   private turnAtUs = Number.POSITIVE_INFINITY;
   private cancelTurn: () => void = () => {};
   private readonly kept: number[] = [];
+  private dead = false;
   private inTurn = false;
   private sending = false;
 
@@ -207,13 +210,6 @@ export class SimulatedHost {
     }, 0);
   }
 
-  /** Nothing is left to do, and no timer runs. */
-  get isIdle(): boolean {
-    return (
-      this.due.length === 0 && this.layer3.isEmpty && this.stack.nextDeadlineUs === Number.POSITIVE_INFINITY
-    );
-  }
-
   /** Its app gives up on whatever is open still. */
   giveUp(): void {
     this.act(() => {
@@ -222,6 +218,14 @@ export class SimulatedHost {
         if (tcb) this.stack.abort(tcb, true);
       }
     }, 0);
+  }
+
+  /** All that it knows is lost, and nothing reaches it any more. */
+  crash(): void {
+    this.dead = true;
+    this.cancelTurn();
+    this.wire.unplug(this.layer3.plug);
+    for (const session of this.sessions) session.dead = session.ending === undefined;
   }
 
   /** Gives back the frames that were kept away from everybody. */
@@ -238,6 +242,7 @@ export class SimulatedHost {
   /** A turn will come after so long at the latest. */
   wake(us: number): void {
     const atUs = this.wire.nowUs + us;
+    if (this.dead) return;
     if (this.inTurn || atUs >= this.turnAtUs) return;
     this.cancelTurn();
     this.turnAtUs = atUs;
@@ -265,6 +270,7 @@ export class SimulatedHost {
     if (this.sending || this.layer3.output.size === 0) return;
     this.sending = true;
     this.wire.at(this.wire.nowUs + sendLagUs, () => {
+      if (this.dead) return;
       this.sending = false;
       this.layer3.transmit();
       this.parts.onTurn(this);
@@ -298,8 +304,9 @@ export class SimulatedHost {
   }
 
   private stream(purpose: number): RandomStream {
-    const { seed, index } = this.parts;
-    return new RandomStream(new SeedMixer((BigInt(purpose * 1000 + index + 1) << 48n) ^ BigInt(seed)));
+    const { seed, index, restarts } = this.parts;
+    const salt = BigInt((purpose + 10 * restarts) * 1000 + index + 1) << 48n;
+    return new RandomStream(new SeedMixer(salt ^ BigInt(seed)));
   }
 
   // --- what the stack tells --------------------------------------------------------------------------------------

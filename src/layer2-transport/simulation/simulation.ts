@@ -11,7 +11,7 @@ import { Attacker } from "./attacker.ts";
 import { Content } from "./content.ts";
 import { checkEnd, checkSessions, checkTurn } from "./invariants.ts";
 import type { Plan } from "./plan.ts";
-import type { Scenario } from "./scenario.ts";
+import type { Crash, HostSettings, Scenario } from "./scenario.ts";
 import type { Session } from "./session.ts";
 import { SimulatedHost } from "./simulated-host.ts";
 import { traceLines } from "./trace-text.ts";
@@ -64,6 +64,7 @@ class Simulation {
   private readonly flows = new Map<string, Plan>();
   private events = 0;
   private gaveUp = false;
+  private readonly crashed: SimulatedHost[] = [];
 
   constructor(scenario: Scenario, options: RunOptions) {
     const { seed, impairments } = scenario;
@@ -81,23 +82,25 @@ class Simulation {
       new RandomStream(new SeedMixer(purpose ^ BigInt(seed))),
       (packet) => this.observer.ignoreForged(packet),
     );
-    this.hosts = scenario.hosts.map(
-      (settings, index) =>
-        new SimulatedHost({
-          index,
-          settings,
-          seed,
-          wire: this.wire,
-          onSent: (packet) => {
-            this.observer.sent(packet);
-            this.attacker.overhear(packet);
-          },
-          planOf: (client, server) => this.planOf(client, server),
-          onConnect: (plan, client, server) => this.flows.set(`${client} > ${server}`, plan),
-          onTurn: (host) => this.check(host),
-        }),
-    );
+    this.hosts = scenario.hosts.map((_, index) => this.host(index, 0));
     for (const host of this.hosts) options.sabotage?.(host);
+  }
+
+  private host(index: number, restarts: number): SimulatedHost {
+    return new SimulatedHost({
+      index,
+      settings: this.scenario.hosts[index] as HostSettings,
+      seed: this.scenario.seed,
+      restarts,
+      wire: this.wire,
+      onSent: (packet) => {
+        this.observer.sent(packet);
+        this.attacker.overhear(packet);
+      },
+      planOf: (client, server) => this.planOf(client, server),
+      onConnect: (plan, client, server) => this.flows.set(`${client} > ${server}`, plan),
+      onTurn: (host) => this.check(host),
+    });
   }
 
   run(): RunResult {
@@ -108,17 +111,32 @@ class Simulation {
       this.faults.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
     }
     const result = this.result();
-    for (const host of this.hosts) host.close();
+    for (const host of [...this.hosts, ...this.crashed]) host.close();
     return result;
   }
 
   private start(): void {
-    const { clients, plans, attacks } = this.scenario;
+    const { clients, plans, attacks, crash } = this.scenario;
     this.attacker.attack(attacks);
+    if (crash) this.crash(crash);
     for (const host of this.hosts.slice(clients)) host.listen();
     for (const plan of plans) {
       this.wire.at(plan.startUs, () => this.hosts[plan.client]?.connect(plan, plan.server));
     }
+  }
+
+  /** The host goes, and another with the same address and nothing in its memory comes. */
+  private crash({ host: index, atUs, backAfterUs }: Crash): void {
+    this.wire.at(atUs, () => {
+      const host = this.hosts[index] as SimulatedHost;
+      host.crash();
+      this.crashed.push(host);
+    });
+    this.wire.at(atUs + backAfterUs, () => {
+      const host = this.host(index, 1);
+      this.hosts[index] = host;
+      if (index >= this.scenario.clients) host.listen();
+    });
   }
 
   private play(): void {
@@ -151,7 +169,7 @@ class Simulation {
     const over = (plan: Plan, isClient: boolean) => {
       const mayBeInOrder = usedCookies(this.hosts[plan.server] as SimulatedHost);
       return this.sessionsOf(plan, isClient).every(
-        ({ ending }) => ending !== undefined && (mayBeInOrder || ending.code !== "end"),
+        ({ ending, dead }) => dead || (ending !== undefined && (mayBeInOrder || ending.code !== "end")),
       );
     };
     const orphans = this.hosts.filter(({ sessions }) =>
@@ -171,6 +189,7 @@ class Simulation {
     const lossless = this.isLossless();
     for (const plan of this.scenario.plans) {
       const [client] = this.sessionsOf(plan, true);
+      if (this.scenario.crash && [plan.client, plan.server].includes(this.scenario.crash.host)) continue;
       const servers = this.sessionsOf(plan, false);
       this.faults.push(...checkSessions(plan, client, servers, lossless));
       // What comes with a good cookie is a connection, even if it was one before.
@@ -181,13 +200,14 @@ class Simulation {
   }
 
   private sessionsOf(plan: Plan, isClient: boolean): Session[] {
-    return this.hosts.flatMap(({ sessions }) =>
+    return [...this.crashed, ...this.hosts].flatMap(({ sessions }) =>
       sessions.filter((session) => session.plan === plan && session.isClient === isClient),
     );
   }
 
   /** No packet can have got lost: then no connection may fail. */
   private isLossless(): boolean {
+    if (this.scenario.crash) return false;
     // On a slow line answers to probes may wait behind the data for longer than keepalive does.
     const isSlow = (this.scenario.impairments.rateBitsPerSecond ?? 0) > 0;
     if (isSlow && this.scenario.hosts.some(({ tcp }) => tcp.keepalive)) return false;
