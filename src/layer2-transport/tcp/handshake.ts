@@ -105,7 +105,11 @@ export class Handshake {
     const window = Math.min(windowMax, tcb.receiveBuffer);
     const ack = isAnswer ? tcb.receiveNext : 0;
     writeHeader(bytes, tcpAt, ports & 0xffff, ports >>> 16, tcb.iss, ack, flags, window, 20 + length);
-    if (isAnswer) tcb.receiveEdge = (tcb.receiveNext + window) | 0;
+    if (isAnswer) {
+      // An ACK between two answers may have told a few bytes more.
+      const edge = (tcb.receiveNext + window) | 0;
+      if (isFirst || ((edge - tcb.receiveEdge) | 0) > 0) tcb.receiveEdge = edge;
+    }
     const label = tcb.version6 ? options.label || tcb.label : 0;
     if (!writer.post(0, label, options.ttl, options.dscp << 2)) return false;
     if (isAnswer) tcb.lastAckSent = tcb.receiveNext;

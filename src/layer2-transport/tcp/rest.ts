@@ -163,7 +163,9 @@ export class Rest {
     const { base, recovery, mss } = tcb;
     const scale = 1 << tcb.sendScale;
     const window = Math.min(0xffff, Math.floor(tcb.sendWindow / scale));
-    const edge = Math.min(0xffff, ((tcb.receiveEdge - tcb.receiveNext) | 0) >>> tcb.receiveScale);
+    // Rounded up: what has been told is never taken back.
+    const told = Math.max(0, (tcb.receiveEdge - tcb.receiveNext) | 0);
+    const edge = Math.min(0xffff, Math.ceil(told / 2 ** tcb.receiveScale));
     words[base + node.sendUna] = tcb.sendUna;
     words[base + node.receiveNext] = tcb.receiveNext;
     words[base + node.windows] = (window << 16) | edge;
