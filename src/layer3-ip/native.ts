@@ -264,6 +264,9 @@ export interface NativeModule {
   /** Packets to the port (protocol 6 or 17) are ours from here on: 0, or an errno. From any thread. */
   readonly openPort: (linkId: number, protocol: number, port: number) => number;
   readonly closePort: (linkId: number, protocol: number, port: number) => void;
+  /** Address records: a multicast group, and its one source or none. 0, or an errno; wake the native thread. */
+  readonly joinGroup: (linkId: number, records: Uint8Array) => number;
+  readonly leaveGroup: (linkId: number, records: Uint8Array) => void;
   /** Wakes the native thread that has this `wakeFd`. */
   readonly ringEvent: (wakeFd: number) => void;
   /** Sleeps while `words[index] === expected`: 0 woken, 1 it had another value, 2 timed out. At most 10 s. */

@@ -167,6 +167,27 @@ export class PacketPort {
     this.native.closePort(this.link, icmpProtocol, identifier);
   }
 
+  /**
+   * Datagrams to a multicast group come in from here on, to workers that have their port open, and the network is told;
+   * as often as it is joined, it is to be left. `records`: see `groupRecords`. Throws `ENOBUFS`, `EIO`.
+   */
+  joinGroup(records: Uint8Array): void {
+    const errno = this.native.joinGroup(this.link, records);
+    if (errno === constants.errno.ENOBUFS) {
+      throw new ApoError(
+        "ENOBUFS",
+        "the link has joined as many multicast groups, or sources of one, as it can",
+      );
+    }
+    if (errno !== 0) throw new ApoError("EIO", `the link could not join a multicast group (errno ${errno})`);
+    this.ring();
+  }
+
+  leaveGroup(records: Uint8Array): void {
+    this.native.leaveGroup(this.link, records);
+    this.ring();
+  }
+
   /** Whether packets of a flow with this hash come to this worker. */
   owns(hash: number): boolean {
     return Atomics.load(this.owners, shardOfHash(hash)) === this.worker + 1;
@@ -174,7 +195,11 @@ export class PacketPort {
 
   /** Hands everything reserved in `toSend` to the native thread. */
   flush(): void {
-    if (!this.toSend.publish()) return;
+    if (this.toSend.publish()) this.ring();
+  }
+
+  /** Wakes the native thread. */
+  private ring(): void {
     Atomics.add(this.control, doorbellWord, 1);
     if (this.wakeFd >= 0) this.native.ringEvent(this.wakeFd);
     else this.native.futexWake(this.control, doorbellWord, 1);

@@ -8,14 +8,21 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Child } from "../../bench/lib/children.ts";
 import { createRuntime } from "../../src/layer1-app/runtime.ts";
-import type { Apo, LinkFacts, Listener, RuntimeOptions, Sockfd } from "../../src/layer1-app/types.ts";
+import type {
+  Apo,
+  JoinSettings,
+  LinkFacts,
+  Listener,
+  RuntimeOptions,
+  Sockfd,
+} from "../../src/layer1-app/types.ts";
 import type { Namespace } from "./netns.ts";
 
 export type LinkAppCommand =
   /** Echoes every datagram; answers with { port }. */
   | { readonly do: "echo"; readonly port: number }
   /** Takes datagrams and counts them; answers with { port }. */
-  | { readonly do: "sink"; readonly port: number }
+  | { readonly do: "sink"; readonly port: number; readonly join?: readonly JoinSettings[] }
   | { readonly do: "received" }
   /** Sends `text` (or `bytes` bytes) to "host:port" and answers with { text, bytes } of the reply. */
   | { readonly do: "ask"; readonly to: string; readonly text?: string; readonly bytes?: number }
@@ -114,7 +121,7 @@ class Program {
       case "echo":
         return this.listen(command.port, (sockfd, bytes) => this.apo.sendto(sockfd, bytes));
       case "sink":
-        return this.listen(command.port, () => {});
+        return this.listen(command.port, () => {}, command.join);
       case "received":
         return { datagrams: this.datagrams, bytes: this.bytes };
       case "ask":
@@ -136,13 +143,20 @@ class Program {
   private async listen(
     port: number,
     handle: (sockfd: Sockfd, bytes: Uint8Array) => void | Promise<void>,
+    join: readonly JoinSettings[] | undefined = undefined,
   ): Promise<Partial<LinkAppAnswer>> {
     const request = (sockfd: Sockfd, message: { readonly bytes: Uint8Array }) => {
       this.datagrams += 1;
       this.bytes += message.bytes.length;
       return handle(sockfd, message.bytes);
     };
-    const listener = await this.apo.opens({ protocol: "udp", port, waiting: 1024, request });
+    const listener = await this.apo.opens({
+      protocol: "udp",
+      port,
+      waiting: 1024,
+      request,
+      ...(join && { join }),
+    });
     this.listeners.set(listener.port, listener);
     return { port: listener.port };
   }

@@ -5,6 +5,7 @@
 #include "guard/tcp_rules.h"
 #include "wire/checksum.h"
 #include "wire/icmp.h"
+#include "wire/igmp.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 #include "wire/tcp.h"
@@ -55,7 +56,16 @@ bool ipv6_source_is_acceptable(const uint8_t* source) {
   return std::memcmp(source, kZeros, sizeof kZeros) != 0 || source[15] > 1;
 }
 
-bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, InputPacket& packet) {
+// A packet to a group that we have joined, or to one at all: then it may be a query.
+bool group_is_wanted(const GroupView* groups, uint8_t version, const uint8_t* destination,
+                     const uint8_t* source, uint8_t protocol) {
+  if (groups == nullptr || groups->empty()) return false;
+  const uint8_t queries = version == 4 ? wire::ip_protocol::kIgmp : wire::ip_protocol::kIcmpv6;
+  return protocol == queries || groups->contains(version, destination, source);
+}
+
+bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, const GroupView* groups,
+                InputPacket& packet) {
   const auto ip = Ipv4View::parse(bytes);
   if (!ip) return drop(packet, LinkCounter::kRxDroppedHeader);
   if (!wire::checksum_is_valid(wire::checksum_add(0, bytes.data(), ip->header_bytes()))) {
@@ -65,7 +75,14 @@ bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, InputPack
     return drop(packet, LinkCounter::kRxDroppedOptions);
   }
   if (!ipv4_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
-  if (!own.contains(4, ip->destination())) return drop(packet, LinkCounter::kRxDroppedNotOurs);
+  packet.to_group = ip->destination()[0] >> 4 == 14;
+  if (packet.to_group) {
+    if (!group_is_wanted(groups, 4, ip->destination(), ip->source(), ip->protocol())) {
+      return drop(packet, LinkCounter::kRxDroppedGroup);
+    }
+  } else if (!own.contains(4, ip->destination())) {
+    return drop(packet, LinkCounter::kRxDroppedNotOurs);
+  }
   packet.version = 4;
   packet.protocol = ip->protocol();
   packet.hop_limit = ip->ttl();
@@ -78,12 +95,20 @@ bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, InputPack
   return true;
 }
 
-bool check_ipv6(std::span<const uint8_t> bytes, const AddressSet& own, InputPacket& packet) {
+bool check_ipv6(std::span<const uint8_t> bytes, const AddressSet& own, const GroupView* groups,
+                InputPacket& packet) {
   const auto ip = Ipv6View::parse(bytes);
   if (!ip) return drop(packet, LinkCounter::kRxDroppedHeader);
   if (!ipv6_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
-  if (!own.contains(6, ip->destination())) return drop(packet, LinkCounter::kRxDroppedNotOurs);
+  packet.to_group = ip->destination()[0] == 0xff;
+  if (!packet.to_group && !own.contains(6, ip->destination())) {
+    return drop(packet, LinkCounter::kRxDroppedNotOurs);
+  }
   const wire::Ipv6UpperLayer upper = wire::ipv6_upper_layer(*ip);
+  if (packet.to_group &&
+      !group_is_wanted(groups, 6, ip->destination(), ip->source(), upper.protocol)) {
+    return drop(packet, LinkCounter::kRxDroppedGroup);
+  }
   using State = wire::Ipv6UpperLayer::State;
   if (upper.state == State::kNone) return drop(packet, LinkCounter::kRxDroppedProtocol);
   if (upper.state == State::kFragment) {
@@ -239,6 +264,21 @@ bool read_quoted_flow(std::span<const uint8_t> quoted, const AddressSet& own, In
   return true;
 }
 
+// Routers ask from next door: with a hop limit of 1, over IPv6 from a link-local address.
+void check_igmp(std::span<const uint8_t> payload, InputPacket& packet) {
+  if (payload.size() < 8 || packet.hop_limit != 1 ||
+      payload[wire::igmp_field::kType] != wire::igmp_type::kQuery) {
+    drop(packet, LinkCounter::kRxDroppedGroup);
+    return;
+  }
+  if (!wire::checksum_is_valid(wire::checksum_add(0, payload.data(), payload.size()))) {
+    drop(packet, LinkCounter::kRxDroppedIcmpChecksum);
+    return;
+  }
+  packet.upper_length = static_cast<uint32_t>(payload.size());
+  packet.kind = InputKind::kGroupQuery;
+}
+
 void check_icmp(std::span<const uint8_t> payload, const AddressSet& own, InputPacket& packet) {
   const bool version6 = packet.version == 6;
   const auto icmp = wire::IcmpView::parse(payload);
@@ -254,6 +294,18 @@ void check_icmp(std::span<const uint8_t> payload, const AddressSet& own, InputPa
   packet.checksum_state = ChecksumState::kVerified;
   packet.upper_length = static_cast<uint32_t>(payload.size());
   packet.icmp_type_code = static_cast<uint32_t>(icmp->type()) << 8 | icmp->code();
+  const bool is_query = version6 && icmp->type() == wire::mld_type::kQuery;
+  if (packet.to_group || is_query) {
+    // Nothing else of ICMP that went to a group is answered, or believed.
+    const bool next_door = packet.hop_limit == 1 && packet.source[0] == 0xfe &&
+                           (packet.source[1] & 0xc0) == 0x80;
+    if (is_query && next_door) {
+      packet.kind = InputKind::kGroupQuery;
+    } else {
+      drop(packet, is_query ? LinkCounter::kRxDroppedIcmpType : LinkCounter::kRxDroppedGroup);
+    }
+    return;
+  }
   if (icmp->is_echo_request(version6)) {
     set_flow(packet, icmp->identifier(), icmp->identifier());
     packet.kind = InputKind::kEchoRequest;
@@ -274,14 +326,14 @@ void check_icmp(std::span<const uint8_t> payload, const AddressSet& own, InputPa
 }  // namespace
 
 InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own,
-                        const Offload& offload, bool looped) {
+                        const Offload& offload, bool looped, const GroupView* groups) {
   InputPacket packet;
   const uint8_t version = bytes.empty() ? 0 : bytes[0] >> 4;
   bool accepted = false;
   if (version == 4) {
-    accepted = check_ipv4(bytes, own, packet);
+    accepted = check_ipv4(bytes, own, groups, packet);
   } else if (version == 6) {
-    accepted = check_ipv6(bytes, own, packet);
+    accepted = check_ipv6(bytes, own, groups, packet);
   }
   if (!accepted) return packet;
   if (!looped && own.contains(version, packet.source)) {
@@ -295,6 +347,10 @@ InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own,
   const uint8_t icmp = version == 6 ? wire::ip_protocol::kIcmpv6 : wire::ip_protocol::kIcmp;
   if (packet.protocol == wire::ip_protocol::kUdp) {
     check_udp(payload, offload, packet);
+  } else if (version == 4 && packet.to_group && packet.protocol == wire::ip_protocol::kIgmp) {
+    check_igmp(payload, packet);
+  } else if (packet.to_group && packet.protocol != icmp) {
+    drop(packet, LinkCounter::kRxDroppedGroup);
   } else if (packet.protocol == wire::ip_protocol::kTcp) {
     check_tcp(payload, offload, packet);
   } else if (packet.protocol == icmp) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ip/group_membership.h"
 #include "ip/ip_address.h"
 #include "ip/steer_hash.h"
 #include "thread/link_counters.h"
@@ -21,6 +22,7 @@ enum class InputKind : uint8_t {
   kEchoRequest,
   kEchoReply,
   kIcmpError,
+  kGroupQuery,  // a router asks which groups are wanted here: IGMP or MLD
 };
 
 struct InputPacket {
@@ -37,6 +39,7 @@ struct InputPacket {
   uint32_t next_header_offset = 0;  // of the field that names `protocol`, likewise
   uint32_t flow_label = 0;
   uint32_t icmp_type_code = 0;  // type << 8 | code
+  bool to_group = false;  // of hosts, which we have joined
   const uint8_t* source = nullptr;
   const uint8_t* destination = nullptr;
   // The flow, seen from its packet's sender. An ICMP error's are those of the packet it quotes.
@@ -57,8 +60,10 @@ struct InputPacket {
 };
 
 // Pointers in the answer point into `bytes`. A partial checksum (`offload`) is not looked at. `looped`:
-// the packet is from this runtime to itself, so its source may be our own.
+// the packet is from this runtime to itself, so its source may be our own. `groups`: what is accepted
+// beside what is to `own`; null: nothing.
 [[nodiscard]] InputPacket check_input(std::span<const uint8_t> bytes, const AddressSet& own,
-                                      const Offload& offload = {}, bool looped = false);
+                                      const Offload& offload = {}, bool looped = false,
+                                      const GroupView* groups = nullptr);
 
 }  // namespace apo

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ip/ip_address.h"
 #include "memory/doorbell.h"
 #include "memory/frame_pool.h"
 #include "thread/link_counters.h"
@@ -120,6 +121,15 @@ class Link {
   // ours from here on (a link that shares its address with the kernel takes them from it). 0, or an errno.
   [[nodiscard]] virtual int open_port(uint8_t /*protocol*/, uint16_t /*port*/) { return 0; }
   virtual void close_port(uint8_t /*protocol*/, uint16_t /*port*/) {}
+
+  // From any thread, on the first queue alone: packets to this multicast group (from this source, if
+  // there is one) are wanted, as often as it is called. 0, or an errno.
+  [[nodiscard]] virtual int join_group(const IpAddress& /*group*/, const IpAddress* /*source*/) {
+    return 0;
+  }
+  virtual void leave_group(const IpAddress& /*group*/, const IpAddress* /*source*/) {}
+  // Whether somebody else tells the network of them.
+  [[nodiscard]] virtual bool reports_groups() const { return false; }
 
   // From any thread, before the thread is stopped: when it returns, nothing more comes in and
   // nobody rings the doorbell on the link's behalf. What is in already can still be received.

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "ip/group_membership.h"
 #include "ip/ip_address.h"
 #include "links/link.h"
 
@@ -62,6 +63,8 @@ struct OpenedLink {
   std::vector<std::shared_ptr<Link>> queues;
   AddressSet addresses;  // our own: those of the settings, or what a link that shares them found
   std::string device;    // the interface's name, where there is one
+  // What workers have joined; made when the link is open.
+  std::shared_ptr<GroupMembership> groups{};
   int error = 0;         // errno of the step that failed
   std::string step;      // which: "open /dev/net/tun", "TUNSETIFF", "bpf(BPF_PROG_LOAD)"
 

@@ -122,11 +122,13 @@ bool MemTable::add(const AddressSet& addresses, const std::shared_ptr<MemPlug>& 
     *taken = address;
     return false;
   }
+  all_.push_back(plug);
   return true;
 }
 
 void MemTable::remove(const MemPlug& plug) {
   const auto is_its = [&](const auto& entry) { return entry.second.get() == &plug; };
+  std::erase_if(all_, [&](const auto& one) { return one.get() == &plug; });
   std::erase_if(exact_, is_its);
   for (Prefixes& length : prefixes_) std::erase_if(length.plugs, is_its);
   std::erase_if(prefixes_, [](const Prefixes& length) { return length.plugs.empty(); });

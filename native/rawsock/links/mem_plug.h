@@ -105,6 +105,8 @@ class MemTable {
   [[nodiscard]] bool add(const AddressSet& addresses, const std::shared_ptr<MemPlug>& plug,
                          IpAddress* taken);
   void remove(const MemPlug& plug);
+  // Everybody, each as often as once.
+  [[nodiscard]] std::span<const std::shared_ptr<MemPlug>> all() const { return all_; }
 
  private:
   struct Hash {
@@ -119,6 +121,7 @@ class MemTable {
   };
   [[nodiscard]] Plugs& prefixes(uint8_t version, uint8_t bits);
 
+  std::vector<std::shared_ptr<MemPlug>> all_;
   Plugs exact_;
   std::vector<Prefixes> prefixes_;  // the longest first
 };

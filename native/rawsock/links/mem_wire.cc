@@ -34,6 +34,11 @@ void flip(uint8_t* packet, uint32_t bit) {
   if (bit != ImpairmentDecision::kNoBit) packet[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
 }
 
+bool is_group(std::span<const uint8_t> address) {
+  if (address.empty()) return false;
+  return address.size() == 4 ? address[0] >> 4 == 14 : address[0] == 0xff;
+}
+
 }  // namespace
 
 MemEndpoint::MemEndpoint(std::shared_ptr<MemWire> wire, uint32_t number)
@@ -72,6 +77,14 @@ void MemEndpoint::send(std::span<OutgoingPacket> packets) {
   // Neighbours with the same destination share a search and a turn at its inbox.
   for (OutgoingPacket& packet : packets) {
     const std::span<const uint8_t> address = mem_destination(packet.bytes);
+    if (is_group(address)) {
+      if (grouped > 0) to->deliver(sender, *table, {group.data(), grouped});
+      grouped = 0;
+      to = nullptr;
+      last = {};
+      flood(sender, *table, packet);
+      continue;
+    }
     MemPlug* found = to;
     if (address.empty() || last.size() != address.size() ||
         !same_address(address.size() == 4 ? 4 : 6, address.data(), last.data())) {
@@ -87,6 +100,18 @@ void MemEndpoint::send(std::span<OutgoingPacket> packets) {
     if (to != nullptr) group[grouped++] = &packet;
   }
   if (grouped > 0) to->deliver(sender, *table, {group.data(), grouped});
+}
+
+void MemEndpoint::flood(const MemSender& sender, const MemTable& table, OutgoingPacket& packet) {
+  LinkCounter result = LinkCounter::kTxPackets;
+  for (const auto& plug : table.all()) {
+    if (plug.get() == this || plug->is_mirror()) continue;
+    OutgoingPacket* one = &packet;
+    plug->deliver(sender, table, {&one, 1});
+    // Whom it does not reach, because his inbox is full or he has just gone, is his own affair.
+    if (packet.result == LinkCounter::kTxDroppedTooBig) result = packet.result;
+  }
+  packet.result = result;
 }
 
 void MemEndpoint::deliver(const MemSender& sender, const MemTable& /*table*/,

@@ -74,6 +74,8 @@ class MemEndpoint final : public Link,
     bool mirrored = false;
   };
 
+  // A packet to a multicast group: to everybody else, as on an Ethernet.
+  void flood(const MemSender& sender, const MemTable& table, OutgoingPacket& packet);
   // All under `producers_`.
   LinkCounter pass_line(Impairment& line, const MemSender& sender, const Arrival& arrival,
                         uint64_t at_us, uint64_t now_us);

@@ -65,6 +65,16 @@ void PacketLink::close() {
   (void)sockets_.accept(closed_filter());
 }
 
+int PacketLink::join_group(const IpAddress& group, const IpAddress* /*source*/) {
+  const int fd = shared_->sockets.front()->sender.get();
+  return apo::join_group(fd, shared_->device.index, PACKET_MR_MULTICAST, multicast_mac(group));
+}
+
+void PacketLink::leave_group(const IpAddress& group, const IpAddress* /*source*/) {
+  const int fd = shared_->sockets.front()->sender.get();
+  apo::leave_group(fd, shared_->device.index, PACKET_MR_MULTICAST, multicast_mac(group));
+}
+
 LinkFeatures PacketLink::features() const {
   // Without the bypass the kernel cuts what the device cannot.
   const InterfaceOffloads& offloads = shared_->device.offloads;

@@ -58,6 +58,9 @@ class PacketLink final : public Link, private StationOutput {
   void tick(uint64_t now_us) override;
   [[nodiscard]] bool prepare_sleep() override;
   [[nodiscard]] std::span<const pollfd> poll_set() override { return polled_; }
+  // The kernel counts what each socket has joined.
+  [[nodiscard]] int join_group(const IpAddress& group, const IpAddress* source) override;
+  void leave_group(const IpAddress& group, const IpAddress* source) override;
   void close() override;
 
   // It has changed over to its ring, by now so many times.

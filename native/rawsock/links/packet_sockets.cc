@@ -268,4 +268,13 @@ int join_group(int fd, int index, uint16_t kind, const MacAddress& mac) {
   return set_option(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request, sizeof(request));
 }
 
+void leave_group(int fd, int index, uint16_t kind, const MacAddress& mac) {
+  packet_mreq request{};
+  request.mr_ifindex = index;
+  request.mr_type = kind;
+  request.mr_alen = MacAddress::kBytes;
+  std::memcpy(request.mr_address, mac.bytes.data(), MacAddress::kBytes);
+  (void)setsockopt(fd, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &request, sizeof request);
+}
+
 }  // namespace apo

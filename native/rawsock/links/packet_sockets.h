@@ -104,5 +104,6 @@ struct PacketSockets {
 [[nodiscard]] int attach_filter(int fd, const ClassicProgram& program);
 // `kind` is PACKET_MR_*.
 [[nodiscard]] int join_group(int fd, int index, uint16_t kind, const MacAddress& mac);
+void leave_group(int fd, int index, uint16_t kind, const MacAddress& mac);
 
 }  // namespace apo

@@ -54,6 +54,7 @@ XdpInterface::Failure XdpInterface::open(const std::string& name, XdpMode mode) 
     if (error != 0) return {error, "bpf(BPF_MAP_UPDATE_ELEM)"};
   }
   ports_ = std::make_unique<XdpPorts>(program_, addresses_, facts_.index);
+  groups_ = std::make_unique<XdpGroups>(program_, facts_.index);
   return attach(mode);
 }
 
@@ -123,6 +124,7 @@ void XdpInterface::remove_socket(uint32_t rx_queue) { (void)program_.clear_socke
 
 void XdpInterface::detach() {
   if (ports_) ports_->shut();
+  if (groups_) groups_->shut();
   const std::lock_guard lock(mutex_);
   attachment_.reset();
 }

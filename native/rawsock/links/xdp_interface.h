@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ip/ip_address.h"
+#include "links/xdp_groups.h"
 #include "links/xdp_ports.h"
 #include "links/xdp_program.h"
 #include "links/xdp_socket.h"
@@ -37,6 +38,7 @@ class XdpInterface {
   [[nodiscard]] uint32_t rx_queues() const { return rx_queues_; }
   [[nodiscard]] bool is_native() const { return native_; }
   [[nodiscard]] XdpPorts& ports() { return *ports_; }
+  [[nodiscard]] XdpGroups& groups() { return *groups_; }
 
   // From the threads of the link's queues. 0 or an errno.
   [[nodiscard]] int add_socket(uint32_t rx_queue, int socket);
@@ -55,6 +57,7 @@ class XdpInterface {
   bool native_ = false;
   XdpProgram program_;
   std::unique_ptr<XdpPorts> ports_;
+  std::unique_ptr<XdpGroups> groups_;
   std::mutex mutex_;  // guards the attachment
   UniqueFd attachment_;
 };

@@ -391,6 +391,14 @@ void XdpLink::close_port(uint8_t protocol, uint16_t port) {
   interface_->ports().close(protocol, port);
 }
 
+int XdpLink::join_group(const IpAddress& group, const IpAddress* source) {
+  return interface_->groups().join(group, source);
+}
+
+void XdpLink::leave_group(const IpAddress& group, const IpAddress* source) {
+  interface_->groups().leave(group, source);
+}
+
 void XdpLink::close() {
   if (closing_.exchange(true, std::memory_order_acq_rel)) return;
   for (uint32_t i = options_.thread; i < interface_->rx_queues(); i += options_.threads) {

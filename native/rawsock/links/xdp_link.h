@@ -45,6 +45,9 @@ class XdpLink final : public Link, private XdpParkedFrameOwner {
   [[nodiscard]] std::span<const pollfd> poll_set() override { return polled_; }
   [[nodiscard]] int open_port(uint8_t protocol, uint16_t port) override;
   void close_port(uint8_t protocol, uint16_t port) override;
+  [[nodiscard]] int join_group(const IpAddress& group, const IpAddress* source) override;
+  void leave_group(const IpAddress& group, const IpAddress* source) override;
+  [[nodiscard]] bool reports_groups() const override { return true; }
   void close() override;
 
   // Whether the network card writes into our frames itself, once started.

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cerrno>
 
+#include "ip/group_membership.h"
 #include "wire/icmp.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
@@ -46,6 +47,8 @@ constexpr int16_t kKeyVersion = kKey + 37;
 constexpr int16_t kIsFirstFragment = -48;
 constexpr int16_t kScratch = -56;
 constexpr int16_t kScratch2 = -64;
+constexpr int16_t kAddressKind = -72;  // what the destination must be: see the maps of addresses
+constexpr uint8_t kOwnAddress = 1, kGroup = 2;
 
 // Writes the program part by part; the parts meet at labels.
 class Writer {
@@ -81,6 +84,14 @@ class Writer {
     code_.alu(BPF_MOV, r2, kFrame);
     code_.alu_number(BPF_ADD, r2, key);
     code_.call(BPF_FUNC_map_lookup_elem);
+  }
+  // Goes to pass_ unless the destination is one of ours, and of the frame's kind.
+  void lookup_destination(int map) {
+    lookup(map, kDestination);
+    code_.jump_if_number(BPF_JEQ, r0, 0, pass_);
+    code_.load(BPF_B, r1, r0, 0);
+    code_.load(BPF_DW, r2, kFrame, kAddressKind);
+    code_.jump_if(BPF_JNE, r1, r2, pass_);
   }
   void load_network16(uint8_t to, int16_t offset) {
     code_.load(BPF_H, to, kCursor, offset);
@@ -138,10 +149,12 @@ void Writer::ethernet() {
   for (int16_t at = kKey; at < 0; at += 8) code_.store_number(BPF_DW, kFrame, at, 0);
   code_.store_number(BPF_DW, kFrame, kIsFirstFragment, 0);
   need(kEthernetBytes, pass_);
-  // To a group of machines: what TCP and UDP may not answer (RFC 1122 3.3.6).
+  // A frame to a group of machines must hold a packet to one: what TCP and UDP may not answer is the
+  // kernel's (RFC 1122 3.3.6).
   code_.load(BPF_B, r1, kCursor, 0);
   code_.alu_number(BPF_AND, r1, 1);
-  code_.jump_if_number(BPF_JNE, r1, 0, pass_);
+  code_.alu_number(BPF_ADD, r1, kOwnAddress);
+  code_.store(BPF_DW, kFrame, kAddressKind, r1);
   code_.load(BPF_H, r1, kCursor, 12);
   code_.alu_number(BPF_ADD, kCursor, kEthernetBytes);
   code_.jump_if_number(BPF_JEQ, r1, network16(0x0800), ipv4_);
@@ -164,8 +177,7 @@ void Writer::ipv4() {
   code_.store_number(BPF_B, kFrame, kKeyVersion, 4);
   code_.load(BPF_B, kProtocol, kCursor, field::kProtocol);
   code_.store(BPF_B, kFrame, kKeyProtocol, kProtocol);
-  lookup(maps_.addresses4, kDestination);
-  code_.jump_if_number(BPF_JEQ, r0, 0, pass_);
+  lookup_destination(maps_.addresses4);
 
   load_network16(r1, field::kFragment);
   code_.alu(BPF_MOV, r2, r1);
@@ -193,8 +205,7 @@ void Writer::ipv6() {
   copy_to_stack(BPF_DW, field::kDestination, kDestination);
   copy_to_stack(BPF_DW, field::kDestination + 8, kDestination + 8);
   code_.store_number(BPF_B, kFrame, kKeyVersion, 6);
-  lookup(maps_.addresses6, kDestination);
-  code_.jump_if_number(BPF_JEQ, r0, 0, pass_);
+  lookup_destination(maps_.addresses6);
   code_.load(BPF_B, kProtocol, kCursor, field::kNextHeader);
   code_.alu_number(BPF_ADD, kCursor, wire::Ipv6View::kHeaderBytes);
   for (int i = 0; i < wire::kIpv6ExtensionHeadersMax; ++i) ipv6_extension_header(i == 0);
@@ -407,7 +418,7 @@ int XdpProgram::make_map(const bpf::MapShape& shape, const char* name, UniqueFd&
 }
 
 int XdpProgram::load() {
-  const auto addresses = static_cast<uint32_t>(AddressSet::kMax);
+  const auto addresses = static_cast<uint32_t>(AddressSet::kMax + GroupMembership::kGroupsMax);
   int error = make_map({BPF_MAP_TYPE_ARRAY, 4, 8, 3 * kPortWords}, "apo_ports", ports_);
   if (error == 0) {
     error = make_map({BPF_MAP_TYPE_HASH, 4, 1, addresses}, "apo_addresses4", addresses4_);
@@ -436,9 +447,14 @@ int XdpProgram::load() {
 }
 
 int XdpProgram::add_address(const IpAddress& address) {
-  const uint8_t yes = 1;
   const UniqueFd& map = address.version == 4 ? addresses4_ : addresses6_;
-  return bpf::update_map(map.get(), address.bytes.data(), &yes);
+  return bpf::update_map(map.get(), address.bytes.data(), &kOwnAddress);
+}
+
+int XdpProgram::set_group(const IpAddress& group, bool joined) {
+  const UniqueFd& map = group.version == 4 ? addresses4_ : addresses6_;
+  return joined ? bpf::update_map(map.get(), group.bytes.data(), &kGroup)
+                : bpf::delete_from_map(map.get(), group.bytes.data());
 }
 
 int XdpProgram::set_port(uint8_t protocol, uint16_t port, bool open) {

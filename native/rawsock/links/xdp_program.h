@@ -7,7 +7,9 @@
 //     later fragments that follow it within 30 s (one that arrives before the first goes to the
 //     kernel);
 //   * or is an ICMP error that quotes a packet sent from such a port;
-//   * or is an echo reply with an identifier that is open here.
+//   * or is an echo reply with an identifier that is open here;
+//
+// and what goes to a multicast group that was joined here, and to such a port.
 //
 // Anything else is the kernel's: ARP, neighbour discovery, echo requests, other ports, frames with a VLAN tag,
 // routing headers with segments left, more extension headers than eight, and what is cut off.
@@ -34,6 +36,8 @@ class XdpProgram {
 
   // 0 or an errno, all of them.
   [[nodiscard]] int add_address(const IpAddress& address);
+  // A multicast group, whose datagrams are ours or the kernel's from here on.
+  [[nodiscard]] int set_group(const IpAddress& group, bool joined);
   // `protocol` is 6, 17, or 1: then `port` is an echo identifier, of both IP versions. Callers take
   // turns (a port's word is read, changed and written).
   [[nodiscard]] int set_port(uint8_t protocol, uint16_t port, bool open);
@@ -47,8 +51,8 @@ class XdpProgram {
 
   // Array of 3 x 1,024 words of 64 bits: TCP's ports, UDP's, echo identifiers.
   UniqueFd ports_;
-  UniqueFd addresses4_;  // hash: 4 bytes -> 1
-  UniqueFd addresses6_;  // hash: 16 bytes -> 1
+  UniqueFd addresses4_;  // hash: 4 bytes -> 1 (an address of ours), 2 (a group)
+  UniqueFd addresses6_;  // hash: 16 bytes -> likewise
   UniqueFd fragments_;   // LRU hash: the datagram's key -> when, nanoseconds
   UniqueFd sockets_;     // XSKMAP: RX queue -> socket
   UniqueFd program_;

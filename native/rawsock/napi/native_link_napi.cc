@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <random>
 
 #include "links/link_registry.h"
 #include "napi/address_records.h"
@@ -71,6 +72,8 @@ class LinkWrap : public Napi::ObjectWrap<LinkWrap> {
       return;
     }
     mtu_ = opened->queues.front()->mtu();
+    opened->groups = std::make_shared<GroupMembership>(std::random_device{}(),
+                                                       !opened->queues.front()->reports_groups());
     link_ = std::move(opened);
     id_ = register_link(link_);
     info.This().As<Napi::Object>().TypeTag(&kLinkTag);
@@ -147,6 +150,60 @@ Napi::Value close_port(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+struct GroupArguments {
+  std::shared_ptr<OpenedLink> link;
+  OwnAddress group;
+  std::optional<OwnAddress> source;
+};
+
+// (link id, address records: a group, and a source or none)
+std::optional<GroupArguments> read_group(const Arguments& args) {
+  const uint32_t id = args.uint32(0);
+  const std::span<uint8_t> records = args.bytes(1);
+  GroupArguments group;
+  OwnAddress source;
+  const bool lone = records.size() == kAddressRecordBytes;
+  if (!args.good() || (!lone && records.size() != 2 * kAddressRecordBytes) ||
+      !read_address(records.first(kAddressRecordBytes), group.group) ||
+      (!lone && !read_address(records.subspan(kAddressRecordBytes), source))) {
+    args.fail("a link's number and the records of a group and its source are needed");
+    return std::nullopt;
+  }
+  if (!lone) group.source = source;
+  group.link = find_link(id);
+  return group;
+}
+
+// 0, or an errno; the native thread is to be woken.
+Napi::Value join_group(const Napi::CallbackInfo& info) {
+  const Arguments args(info);
+  const auto given = read_group(args);
+  if (!given) return info.Env().Undefined();
+  int error = ENODEV;
+  if (given->link) {
+    const IpAddress& group = given->group.prefix.address;
+    const IpAddress* source = given->source ? &given->source->prefix.address : nullptr;
+    error = given->link->groups->join(group, source);
+    if (error == 0) {
+      error = given->link->queues.front()->join_group(group, source);
+      if (error != 0) given->link->groups->leave(group, source);
+    }
+  }
+  return Napi::Number::New(info.Env(), error);
+}
+
+Napi::Value leave_group(const Napi::CallbackInfo& info) {
+  const Arguments args(info);
+  const auto given = read_group(args);
+  if (given && given->link) {
+    const IpAddress& group = given->group.prefix.address;
+    const IpAddress* source = given->source ? &given->source->prefix.address : nullptr;
+    given->link->queues.front()->leave_group(group, source);
+    given->link->groups->leave(group, source);
+  }
+  return info.Env().Undefined();
+}
+
 // (eventfd): wakes the native thread that polls it.
 Napi::Value ring_event_call(const Napi::CallbackInfo& info) {
   const Arguments args(info);
@@ -166,6 +223,8 @@ void register_native_link(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeLink", LinkWrap::define(env));
   exports.Set("openPort", Napi::Function::New<&open_port>(env, "openPort"));
   exports.Set("closePort", Napi::Function::New<&close_port>(env, "closePort"));
+  exports.Set("joinGroup", Napi::Function::New<&join_group>(env, "joinGroup"));
+  exports.Set("leaveGroup", Napi::Function::New<&leave_group>(env, "leaveGroup"));
   exports.Set("ringEvent", Napi::Function::New<&ring_event_call>(env, "ringEvent"));
 }
 

@@ -99,7 +99,8 @@ class LinkThreadWrap : public Napi::ObjectWrap<LinkThreadWrap> {
         Doorbell(&control_[kControlDoorbellWord], event_.get()),
         owners_.first<kShards>(),
         capture_,
-        guard_};
+        guard_,
+        link_->groups};
     thread_ = std::make_unique<NativeThread>(options, link_->queues[queue_]);
     const int error = thread_->start();
     if (error != 0) thread_.reset();

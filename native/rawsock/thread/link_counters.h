@@ -39,6 +39,7 @@ namespace apo {
   X(kRxDroppedLand,           "rx.dropped.land")            /* from and to the same end */        \
   X(kRxDroppedSpoofed,        "rx.dropped.spoofed")         /* from an address of ours */         \
   X(kRxDroppedNotOurs,        "rx.dropped.notOurs")         /* to somebody else */                \
+  X(kRxDroppedGroup,          "rx.dropped.group")           /* to a group, and not wanted here */  \
   X(kRxDroppedFragmentLength, "rx.dropped.fragmentLength") /* no data, or not times 8 */           \
   X(kRxDroppedFragmentTiny,   "rx.dropped.fragmentTiny")   /* headers in two of them */            \
   X(kRxDroppedFragmentTooLong, "rx.dropped.fragmentTooLong") /* over 65,535 in all */              \
@@ -102,6 +103,8 @@ namespace apo {
   X(kIcmpUnreachables,        "icmp.unreachables")                                                 \
   X(kIcmpErrors,              "icmp.errors")                /* of other kinds */                  \
   X(kPathMtuLowered,          "path.mtuLowered")            /* by routers on the way */           \
+  X(kGroupQueries,            "group.queries")              /* of routers: IGMP, MLD */            \
+  X(kGroupReports,            "group.reports")              /* sent, to join, leave and answer */  \
   X(kTcpResets,               "tcp.resets")                 /* to ports that nobody opened */     \
   X(kIcmpLimited,             "icmp.limited")               /* errors over their budget */        \
   X(kIcmpUndelivered,         "icmp.undelivered")           /* replies the wire did not take */   \

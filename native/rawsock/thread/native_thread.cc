@@ -34,7 +34,8 @@ NativeThread::NativeThread(const NativeThreadOptions& options, std::shared_ptr<L
                std::move(link),
                options.capture,
                PathMtuCache(options.steer_key),
-               options.guard ? std::make_unique<GuardView>(options.guard) : nullptr},
+               options.guard ? std::make_unique<GuardView>(options.guard) : nullptr,
+               options.groups ? options.groups : std::make_shared<GroupMembership>(1)},
       transmit_(context_),
       receive_(context_, transmit_, options.shard_owners, workers_) {}
 
@@ -86,6 +87,7 @@ void NativeThread::run() {
     size_t work = receive_.receive_batch();
     if (context_.now_us >= context_.link->deadline_us()) context_.link->tick(context_.now_us);
     if (context_.now_us >= receive_.deadline_us()) receive_.tick();
+    if (context_.now_us >= context_.groups->deadline_us()) transmit_.send_group_reports();
     for (auto& worker : workers_) {
       if (worker) work += transmit_.transmit_batch(*worker);
     }
@@ -125,7 +127,8 @@ void NativeThread::sleep() {
 
 void NativeThread::wait(uint32_t seen) {
   int64_t timeout_us = -1;
-  const uint64_t deadline_us = std::min(context_.link->deadline_us(), receive_.deadline_us());
+  const uint64_t deadline_us = std::min({context_.link->deadline_us(), receive_.deadline_us(),
+                                         context_.groups->deadline_us()});
   if (deadline_us != Link::kNever) {
     const uint64_t now_us = clock_us();
     if (deadline_us <= now_us) return;

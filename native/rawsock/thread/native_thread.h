@@ -39,6 +39,7 @@ struct NativeThreadOptions {
   std::span<uint32_t, kShards> shard_owners;  // worker index + 1; 0: nobody
   std::shared_ptr<PacketCapture> capture;     // null: nobody looks
   std::shared_ptr<Guard> guard;               // null: everybody may
+  std::shared_ptr<GroupMembership> groups{};  // null: none of its own
 };
 
 class NativeThread {

@@ -8,6 +8,7 @@
 
 #include "capture/packet_capture.h"
 #include "guard/guard.h"
+#include "ip/group_membership.h"
 #include "ip/ip_address.h"
 #include "ip/path_mtu.h"
 #include "ip/steer_hash.h"
@@ -27,6 +28,8 @@ struct PacketContext {
   std::shared_ptr<PacketCapture> capture;  // null: nobody looks
   PathMtuCache path_mtus;
   std::unique_ptr<GuardView> guard;  // null: everybody may
+  std::shared_ptr<GroupMembership> groups;
+  GroupView group_view{};
   uint64_t now_us = 0;               // of this turn of the thread's loop
 
   void count(LinkCounter counter, uint64_t amount = 1) { counters.add(counter, amount); }

@@ -41,6 +41,7 @@ size_t ReceivePath::receive_batch() {
     // The packets of a batch have one time of arrival: they are microseconds apart at most.
     context_.now_us = clock_us();
     if (context_.guard) context_.guard->begin_batch();
+    context_.groups->refresh(context_.group_view);
     handle_all({packets.data(), received}, false);
   }
   if (looped > 0) {
@@ -81,7 +82,8 @@ bool ReceivePath::handle(const IncomingPacket& packet, bool looped) {
     const LinkCounter verdict = context_.guard->admit(bytes, context_.now_us);
     if (verdict != LinkCounter::kRxPackets) return drop(verdict, bytes, packet.offload);
   }
-  const InputPacket input = check_input(bytes, context_.addresses, packet.offload, looped);
+  const InputPacket input =
+      check_input(bytes, context_.addresses, packet.offload, looped, &context_.group_view);
   if (input.kind == InputKind::kFragment) return reassemble(input, packet, looped);
   if (input.kind != InputKind::kDropped) return dispatch(input, packet);
   drop(input.drop_reason, bytes, packet.offload);
@@ -97,8 +99,16 @@ bool ReceivePath::handle(const IncomingPacket& packet, bool looped) {
 }
 
 bool ReceivePath::dispatch(const InputPacket& input, const IncomingPacket& packet) {
-  if (input.kind != InputKind::kEchoRequest) return steer(input, packet);
   const std::span<uint8_t> bytes = bytes_of(packet);
+  if (input.kind == InputKind::kGroupQuery) {
+    count(LinkCounter::kRxAnswered);
+    count(LinkCounter::kGroupQueries);
+    context_.record(CaptureDirection::kInbound, bytes, packet.offload, PacketCapture::kNoReason);
+    context_.groups->query(input.version, bytes.subspan(input.upper_offset, input.upper_length),
+                           context_.now_us);
+    return false;
+  }
+  if (input.kind != InputKind::kEchoRequest) return steer(input, packet);
   context_.record(CaptureDirection::kInbound, bytes, packet.offload, PacketCapture::kNoReason);
   answer_echo(input, bytes);
   return false;
@@ -131,7 +141,8 @@ bool ReceivePath::reassemble(const InputPacket& input, const IncomingPacket& pac
   whole.offset = small ? LinkContext::kHeadroomBytes : 0;
   whole.length = static_cast<uint32_t>(result.datagram.size());
   std::memcpy(bytes_of(whole).data(), result.datagram.data(), result.datagram.size());
-  const InputPacket datagram = check_input(bytes_of(whole), context_.addresses, {}, looped);
+  const InputPacket datagram =
+      check_input(bytes_of(whole), context_.addresses, {}, looped, &context_.group_view);
   const bool passed_on =
       datagram.kind == InputKind::kDropped || datagram.kind == InputKind::kFragment
           ? drop(datagram.kind == InputKind::kFragment ? LinkCounter::kRxDroppedExtension

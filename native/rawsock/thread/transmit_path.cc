@@ -183,6 +183,14 @@ bool TransmitPath::send_own(std::span<const uint8_t> packet) {
   return false;
 }
 
+void TransmitPath::send_group_reports() {
+  std::array<uint8_t, GroupMembership::kReportBytes> report;
+  while (const size_t length =
+             context_.groups->next_report(context_.now_us, context_.addresses, report)) {
+    if (send_own({report.data(), length})) count(LinkCounter::kGroupReports);
+  }
+}
+
 void TransmitPath::send_batch(size_t prepared) {
   if (prepared == 0) return;
   context_.link->send({outgoing_.data(), prepared});

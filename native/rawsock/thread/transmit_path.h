@@ -26,6 +26,9 @@ class TransmitPath {
   // the link took it. Such packets are not among the workers' tx counters.
   bool send_own(std::span<const uint8_t> packet);
 
+  // Says which groups we want, as far as it is due.
+  void send_group_reports();
+
   // Packets to addresses of our own, for the other way to take: in frames with a count of one each.
   [[nodiscard]] std::vector<IncomingPacket>& looped() { return looped_; }
 

@@ -23,6 +23,7 @@ inline constexpr size_t kDestination = 24;
 namespace ip_protocol {
 inline constexpr uint8_t kHopByHop = 0;
 inline constexpr uint8_t kIcmp = 1;
+inline constexpr uint8_t kIgmp = 2;
 inline constexpr uint8_t kTcp = 6;
 inline constexpr uint8_t kUdp = 17;
 inline constexpr uint8_t kRouting = 43;

@@ -88,6 +88,8 @@ export class Flow {
   pathMtu: number;
   pathMtuUntilMs = Number.POSITIVE_INFINITY;
   readonly run = new DatagramRun();
+  /** The address of ours that it sends from: the key's, but where that is a multicast group. */
+  readonly from = new Int32Array(4);
   /** Of the next echo request. */
   sequence = 0;
   hash = 0;
@@ -97,6 +99,7 @@ export class Flow {
     this.rules = rules;
     this.isClient = isClient;
     this.key.copyFrom(key);
+    this.from.set(key.words.subarray(4));
     this.pathMtu = mtu;
     this.kindWord = fragment ? 0 : wholeFlag;
     // Datagrams to a group stay on the link, if nobody has said otherwise (RFC 1112 6.1).

@@ -10,7 +10,8 @@ import { ApoError } from "../../layer1-app/errors.ts";
 import { addressWords, type IpPrefix, prefixContains } from "../../layer3-ip/ip-prefix.ts";
 import type { PacketPort } from "../../layer3-ip/packet-port.ts";
 import type { ListenerRecord, LocalAddress } from "../transport.ts";
-import type { FlowKey, FlowTable } from "./flow.ts";
+import { type FlowKey, type FlowTable, isGroup } from "./flow.ts";
+import { JoinedGroup } from "./joined-group.ts";
 import { protocolNumber } from "./packets.ts";
 
 /** The ports that clients get (RFC 6335 6: the dynamic ports). */
@@ -23,6 +24,7 @@ export interface UdpListener {
   /** Undefined: every address of the link. */
   readonly words: Int32Array | undefined;
   readonly wordCount: 1 | 4;
+  readonly joined: readonly JoinedGroup[];
 }
 
 /** The address to send from: the one that shares its prefix with the destination, or the first of its version. */
@@ -36,6 +38,7 @@ export function sourceFor(
 }
 
 function sameAddress(listener: UdpListener, key: FlowKey): boolean {
+  if (isGroup(key.words, 4, key.wordCount)) return listener.joined.some((group) => group.takes(key));
   if (!listener.words) return true;
   if (listener.wordCount !== key.wordCount) return false;
   for (let i = 0; i < key.wordCount; i += 1) if (listener.words[i] !== key.words[4 + i]) return false;
@@ -65,6 +68,7 @@ export class LocalPorts {
       port,
       words: own?.words,
       wordCount: own?.version6 ? 4 : 1,
+      joined: record.udp.join.map((join) => new JoinedGroup(join)),
     };
     const others = this.listeners.get(port) ?? [];
     if (others.some((other) => overlap(other, listener))) {
@@ -74,6 +78,7 @@ export class LocalPorts {
       );
     }
     if (record.port !== 0) this.use(port);
+    this.joinAll(listener);
     this.listeners.set(port, [...others, listener]);
     const any = this.prefixes.some((prefix) => prefix.version6) ? "::" : "0.0.0.0";
     return { address: record.address ?? any, port };
@@ -83,6 +88,10 @@ export class LocalPorts {
     for (const [port, listeners] of this.listeners) {
       const left = listeners.filter((listener) => listener.record.id !== listenerId);
       if (left.length === listeners.length) continue;
+      for (const listener of listeners) {
+        if (listener.record.id !== listenerId) continue;
+        for (const group of listener.joined) this.port.leaveGroup(group.records);
+      }
       if (left.length > 0) this.listeners.set(port, left);
       else this.listeners.delete(port);
       this.leave(port);
@@ -142,6 +151,21 @@ export class LocalPorts {
       if (!isUdp || this.tryUse(key.localPort)) return true;
     }
     return false;
+  }
+
+  /** All of a listener's groups, or none of them. */
+  private joinAll({ joined, port }: UdpListener): void {
+    const done: JoinedGroup[] = [];
+    try {
+      for (const group of joined) {
+        this.port.joinGroup(group.records);
+        done.push(group);
+      }
+    } catch (error) {
+      for (const group of done) this.port.leaveGroup(group.records);
+      this.leave(port);
+      throw error;
+    }
   }
 
   private ownAddress(text: string): IpPrefix | undefined {

@@ -206,9 +206,10 @@ function moveToLarge(pool: FramePool, words: Int32Array, flow: Flow): boolean {
 /** Addresses right before `upper`, ours first, then the upper layer's header without its checksum. */
 function writeHeader(bytes: Buffer, upper: number, flow: Flow): void {
   const { words, wordCount, protocol, localPort, remotePort } = flow.key;
+  const { from } = flow;
   const source = upper - 8 * wordCount;
   for (let i = 0; i < wordCount; i += 1) {
-    bytes.writeInt32BE(words[4 + i] as number, source + 4 * i);
+    bytes.writeInt32BE(from[i] as number, source + 4 * i);
     bytes.writeInt32BE(words[i] as number, source + 4 * (wordCount + i));
   }
   if (protocol === protocolNumber.udp) {

@@ -19,7 +19,7 @@ import { Fifo } from "../fifo.ts";
 import { type FramePool, smallFrameBytes } from "../link.ts";
 import type { Ends } from "../nodes/v-node.ts";
 import type { ConnectRequest, ListenerRecord, LocalAddress, TransportEvents } from "../transport.ts";
-import { Flow, FlowKey, FlowTable } from "./flow.ts";
+import { Flow, FlowKey, FlowTable, isGroup } from "./flow.ts";
 import { LocalPorts, sourceFor, type UdpListener } from "./local-ports.ts";
 import {
   buildPacket,
@@ -177,11 +177,20 @@ export class UdpTransport {
     const listener: UdpListener | undefined = this.ports.listenerFor(this.key);
     if (!listener) return undefined;
     const flow = new Flow(listener.record, false, this.key, this.context.mtu);
+    if (!this.answersFromOwn(flow)) return undefined;
     const shard = shardOfHash(this.key.hash(this.port.steer));
     flow.connection = this.context.events.accepted(listener.record, this.endsOf(flow), flow, shard);
     if (!flow.connection) return undefined;
     this.addFlow(flow);
     return flow;
+  }
+
+  /** What came to a group is answered from an address of ours. False: there is none of that version. */
+  private answersFromOwn({ key, from }: Flow): boolean {
+    if (!isGroup(key.words, 4, key.wordCount)) return true;
+    const own = sourceFor(this.prefixes, key.wordCount === 4, key.words);
+    if (own) from.set(own.words);
+    return own !== undefined;
   }
 
   /**
