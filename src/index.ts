@@ -41,18 +41,23 @@ export type {
   Group,
   GroupOptions,
   Handlers,
+  JoinSettings,
   LinkFacts,
   Listener,
   ListenOptions,
   Message,
   Peer,
+  RuntimeGuardOptions,
   RuntimeOptions,
   Sendable,
   Sockfd,
   TcpSettings,
+  UdpSettings,
 } from "./layer1-app/types.ts";
 // The links, and the wire of `mem`.
 export type {
+  Attack,
+  AttackKind,
   Guard,
   GuardLimit,
   GuardOptions,
@@ -60,8 +65,12 @@ export type {
   LinkOptions,
   LinkRoute,
   Offender,
+  RuntimeGuard,
+  TcpGuardOptions,
   TcpInfo,
   TcpStateName,
+  TimedBlock,
+  TraceRecord,
 } from "./layer2-transport/index.ts";
 export {
   createWire,

@@ -292,9 +292,7 @@ size_t GroupMembership::build(const Group& group, bool change, uint64_t now_us,
     // One message a group: a report, or that it is left (of which IGMPv1 knows nothing).
     const bool joined = group.joined();
     if (!joined && version == 4 && spoken == 1) return 0;
-    const IpAddress to = joined         ? group.address
-                         : version == 4 ? four(224, 0, 0, 2)
-                                        : all_six(2);
+    const IpAddress to = joined ? group.address : version == 4 ? four(224, 0, 0, 2) : all_six(2);
     const size_t group_at = version == 4 ? igmp_field::kGroup : mld_field::kGroup;
     const size_t upper = write_headers(out, source, to, group_at + address_bytes);
     uint8_t* message = out.data() + upper;

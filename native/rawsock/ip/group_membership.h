@@ -83,7 +83,9 @@ class GroupMembership {
   void query(uint8_t version, std::span<const uint8_t> message, uint64_t now_us);
 
   // When something is to be sent. Any thread.
-  [[nodiscard]] uint64_t deadline_us() const { return deadline_us_.load(std::memory_order_acquire); }
+  [[nodiscard]] uint64_t deadline_us() const {
+    return deadline_us_.load(std::memory_order_acquire);
+  }
   // The next report that is due, as a whole packet from one of `own`: its length, or 0 when none is due.
   [[nodiscard]] size_t next_report(uint64_t now_us, const AddressSet& own, std::span<uint8_t> out);
 

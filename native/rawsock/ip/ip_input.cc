@@ -56,6 +56,12 @@ bool ipv6_source_is_acceptable(const uint8_t* source) {
   return std::memcmp(source, kZeros, sizeof kZeros) != 0 || source[15] > 1;
 }
 
+// Who has no address yet may report groups, and ask for neighbours: no offence, and nothing for us.
+bool is_unspecified6(const uint8_t* address) {
+  static constexpr uint8_t kNone[16] = {};
+  return std::memcmp(address, kNone, sizeof kNone) == 0;
+}
+
 // A packet to a group that we have joined, or to one at all: then it may be a query.
 bool group_is_wanted(const GroupView* groups, uint8_t version, const uint8_t* destination,
                      const uint8_t* source, uint8_t protocol) {
@@ -74,8 +80,11 @@ bool check_ipv4(std::span<const uint8_t> bytes, const AddressSet& own, const Gro
   if (!ipv4_options_are_acceptable(ip->options())) {
     return drop(packet, LinkCounter::kRxDroppedOptions);
   }
-  if (!ipv4_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
   packet.to_group = ip->destination()[0] >> 4 == 14;
+  if (packet.to_group && wire::load32(ip->source()) == 0) {
+    return drop(packet, LinkCounter::kRxDroppedGroup);
+  }
+  if (!ipv4_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
   if (packet.to_group) {
     if (!group_is_wanted(groups, 4, ip->destination(), ip->source(), ip->protocol())) {
       return drop(packet, LinkCounter::kRxDroppedGroup);
@@ -99,8 +108,11 @@ bool check_ipv6(std::span<const uint8_t> bytes, const AddressSet& own, const Gro
                 InputPacket& packet) {
   const auto ip = Ipv6View::parse(bytes);
   if (!ip) return drop(packet, LinkCounter::kRxDroppedHeader);
-  if (!ipv6_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
   packet.to_group = ip->destination()[0] == 0xff;
+  if (packet.to_group && is_unspecified6(ip->source())) {
+    return drop(packet, LinkCounter::kRxDroppedGroup);
+  }
+  if (!ipv6_source_is_acceptable(ip->source())) return drop(packet, LinkCounter::kRxDroppedSource);
   if (!packet.to_group && !own.contains(6, ip->destination())) {
     return drop(packet, LinkCounter::kRxDroppedNotOurs);
   }
@@ -297,8 +309,8 @@ void check_icmp(std::span<const uint8_t> payload, const AddressSet& own, InputPa
   const bool is_query = version6 && icmp->type() == wire::mld_type::kQuery;
   if (packet.to_group || is_query) {
     // Nothing else of ICMP that went to a group is answered, or believed.
-    const bool next_door = packet.hop_limit == 1 && packet.source[0] == 0xfe &&
-                           (packet.source[1] & 0xc0) == 0x80;
+    const bool next_door =
+        packet.hop_limit == 1 && packet.source[0] == 0xfe && (packet.source[1] & 0xc0) == 0x80;
     if (is_query && next_door) {
       packet.kind = InputKind::kGroupQuery;
     } else {

@@ -39,7 +39,7 @@ struct InputPacket {
   uint32_t next_header_offset = 0;  // of the field that names `protocol`, likewise
   uint32_t flow_label = 0;
   uint32_t icmp_type_code = 0;  // type << 8 | code
-  bool to_group = false;  // of hosts, which we have joined
+  bool to_group = false;        // of hosts, which we have joined
   const uint8_t* source = nullptr;
   const uint8_t* destination = nullptr;
   // The flow, seen from its packet's sender. An ICMP error's are those of the packet it quotes.

@@ -65,8 +65,8 @@ struct OpenedLink {
   std::string device;    // the interface's name, where there is one
   // What workers have joined; made when the link is open.
   std::shared_ptr<GroupMembership> groups{};
-  int error = 0;         // errno of the step that failed
-  std::string step;      // which: "open /dev/net/tun", "TUNSETIFF", "bpf(BPF_PROG_LOAD)"
+  int error = 0;     // errno of the step that failed
+  std::string step;  // which: "open /dev/net/tun", "TUNSETIFF", "bpf(BPF_PROG_LOAD)"
 
   static OpenedLink failed(int error, std::string step) {
     OpenedLink link;

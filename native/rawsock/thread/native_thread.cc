@@ -127,8 +127,8 @@ void NativeThread::sleep() {
 
 void NativeThread::wait(uint32_t seen) {
   int64_t timeout_us = -1;
-  const uint64_t deadline_us = std::min({context_.link->deadline_us(), receive_.deadline_us(),
-                                         context_.groups->deadline_us()});
+  const uint64_t deadline_us = std::min(
+      {context_.link->deadline_us(), receive_.deadline_us(), context_.groups->deadline_us()});
   if (deadline_us != Link::kNever) {
     const uint64_t now_us = clock_us();
     if (deadline_us <= now_us) return;

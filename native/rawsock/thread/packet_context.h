@@ -30,7 +30,7 @@ struct PacketContext {
   std::unique_ptr<GuardView> guard;  // null: everybody may
   std::shared_ptr<GroupMembership> groups;
   GroupView group_view{};
-  uint64_t now_us = 0;               // of this turn of the thread's loop
+  uint64_t now_us = 0;  // of this turn of the thread's loop
 
   void count(LinkCounter counter, uint64_t amount = 1) { counters.add(counter, amount); }
 

@@ -4,16 +4,14 @@
  * Layer 2. Plain data: it crosses threads. Times are milliseconds ago, since threads have clocks of their own.
  */
 
-export const attackKinds = [
-  "syn-flood",
-  "connection-flood",
-  "reset-storm",
-  "stray-segments",
-  "gap-flood",
-  "slow-read",
-  "memory",
-] as const;
-export type AttackKind = (typeof attackKinds)[number];
+export type AttackKind =
+  | "syn-flood"
+  | "connection-flood"
+  | "reset-storm"
+  | "stray-segments"
+  | "gap-flood"
+  | "slow-read"
+  | "memory";
 
 /** One kind of attack at one worker. */
 export interface AttackNote {

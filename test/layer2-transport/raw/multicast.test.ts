@@ -1,4 +1,4 @@
-/** Groups on a wire: who gets what was sent to one, from whom alone, for how long, and who answers from which address. */
+/** Groups on a wire: who gets what was sent to one, from whom alone, for how long, and from where it is answered. */
 import { afterEach, describe, expect, test } from "vitest";
 import { Runtime } from "../../../src/layer1-app/runtime.ts";
 import type { JoinSettings, Listener } from "../../../src/layer1-app/types.ts";
