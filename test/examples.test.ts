@@ -201,6 +201,24 @@ describe("guard", () => {
   });
 });
 
+describe("multicast", () => {
+  test("both listeners hear the clock, and it ends by itself", async () => {
+    const { child, out, err } = await start("multicast", [], false);
+    await until(`it ends (${err()})`, () => child.exitCode !== null);
+    expect([child.exitCode, err()]).toEqual([0, ""]);
+    expect(out().match(/^multicast: 10\.0\.0\.1 to 239\.7\.0\.7: \d{4}-/gm)).toHaveLength(4);
+  });
+});
+
+describe("siege", () => {
+  test("who wants all connections is blocked for a time, and it ends by itself", async () => {
+    const { child, out, err } = await start("siege", [], false);
+    await until(`it ends (${err()})`, () => child.exitCode !== null);
+    expect([child.exitCode, err()]).toEqual([0, ""]);
+    expect(out()).toMatch(/^siege: 10\.0\.0\.66 is blocked until \d{4}-.*: connection-flood$/m);
+  });
+});
+
 describe("file-server", () => {
   const fourGigabytes = 4 * 2 ** 30;
 
