@@ -295,6 +295,17 @@ export class Handshake {
     tcb.roundStartedUs = core.nowUs;
   }
 
+  /**
+   * Whether the segment at hand acknowledges a cookie that had answered the same SYN before this half-open connection
+   * did: the peer has taken that one, and the half-open one stands in its way.
+   */
+  answersCookie(tcb: Tcb): boolean {
+    const { flags } = this.core.segment;
+    if (tcb.isClient || tcb.synAckOut || (flags & (flag.ack | flag.syn | flag.rst)) !== flag.ack)
+      return false;
+    return !this.acksOurSyn(tcb) && this.replies.checkCookie() !== 0;
+  }
+
   /** A segment of a connection in SYN-RECEIVED. True: it stands now, and the segment goes on to the receiver. */
   synReceived(tcb: Tcb): boolean {
     const { core } = this;

@@ -146,6 +146,9 @@ export class TcpStack {
     }
     if (tcb.state >= tcpState.established) {
       this.receiver.receive(tcb, words, at);
+    } else if (tcb.state === tcpState.synReceived && this.handshake.answersCookie(tcb)) {
+      this.closing.abort(tcb, false);
+      this.stranger(words, at);
     } else if (tcb.state === tcpState.synReceived && this.handshake.synReceived(tcb)) {
       this.receiver.receive(tcb, words, at);
     } else {

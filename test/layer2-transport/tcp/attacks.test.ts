@@ -317,6 +317,27 @@ describe("SYN floods (RFC 4987)", () => {
     script.close();
   });
 
+  test("a SYN that comes again when the flood is over does not displace the cookie that answered it", () => {
+    const admission = new AlwaysCookies();
+    const script = new TcpScript({ admission });
+    script.listen({ quickack: true });
+    const flow = script.flow();
+    flow.inject("S", { mss: 1460, ts: 5 });
+    flow.expect("SA");
+    const cookie = flow.irs;
+    admission.syn = () => synVerdict.take;
+    flow.inject("S", { mss: 1460, ts: 5 });
+    script.skip();
+    expect(script.stack.halfOpenCount).toBe(1);
+    flow.irs = cookie;
+    flow.inject("PA", { seq: 1, ack: 1, data: "still here", ts: 6 });
+    flow.expect("A", { ack: 11 });
+    expect(flow.events).toEqual(["accepted"]);
+    expect(flow.received).toBe("still here");
+    expect([script.stack.halfOpenCount, script.nodes.usedInAll()]).toEqual([0, 1]);
+    script.close();
+  });
+
   test("cookies of before two minutes, of others, and guesses are worth a reset", () => {
     const script = new TcpScript({ admission: new AlwaysCookies() });
     script.listen();
