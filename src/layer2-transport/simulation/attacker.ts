@@ -23,15 +23,16 @@ const keptMax = 128;
 const attackerAddress = "10.255.255.254";
 /** Beyond any window, before and behind it. */
 const farBytes = 2 ** 30;
+/** Within most windows. */
+const nearBytes = 20_000;
 
 export class Attacker {
-  /** Packets that it has sent. */
-  sent = 0;
   private readonly wire: VirtualWire;
   private readonly random: RandomStream;
   private readonly plug: number;
   private readonly onSend: (packet: Uint8Array) => void;
   private readonly kept: Uint8Array[] = [];
+  private left = 0;
 
   /** `onSend` sees each packet before the wire does. */
   constructor(wire: VirtualWire, random: RandomStream, onSend: (packet: Uint8Array) => void) {
@@ -41,26 +42,35 @@ export class Attacker {
     this.plug = wire.plug(attackerAddress, () => {});
   }
 
-  /** It has overheard a packet; it remembers some. */
+  /** It has overheard a packet; it remembers some, and answers some with one of its own. */
   overhear(packet: Uint8Array): void {
+    if (this.left > 0 && this.random.below(4) === 0) this.send(packet);
     if (this.kept.length < keptMax) this.kept.push(packet);
     else if (this.random.below(4) === 0) this.kept[this.random.below(keptMax)] = packet;
   }
 
-  /** Sends `count` packets at times of its own. */
+  /** Sends `count` packets: after others that it overhears, and at times of its own. */
   attack(count: number): void {
-    if (count <= 0) return;
+    this.left = count;
+    this.wait();
+  }
+
+  private wait(): void {
     const waitUs = Math.floor(2 ** (this.random.below(24_000) / 1000));
     this.wire.at(this.wire.nowUs + waitUs, () => {
+      if (this.left <= 0) return;
       const model = this.kept[this.random.below(Math.max(1, this.kept.length))];
-      if (model) {
-        const packet = this.forged(model);
-        this.onSend(packet);
-        this.wire.send(this.plug, packet);
-        this.sent += 1;
-      }
-      this.attack(count - 1);
+      if (model) this.send(model);
+      this.left -= 1;
+      this.wait();
     });
+  }
+
+  private send(model: Uint8Array): void {
+    this.left -= 1;
+    const packet = this.forged(model);
+    this.onSend(packet);
+    this.wire.send(this.plug, packet);
   }
 
   private forged(model: Uint8Array): Uint8Array {
@@ -69,15 +79,17 @@ export class Attacker {
     const six = (model[0] as number) >>> 4 === 6;
     const upper = ipHeaderBytes(six);
     const headers = upper + tcpHeaderLength(model, upper, model.length - upper);
-    const packet = kind === 4 ? model.slice() : model.slice(0, headers);
+    const packet = new Uint8Array(kind === 4 ? model : model.subarray(0, headers));
     const flagsAt = upper + tcpField.flags;
     const shift = (field: number, by: number) =>
       store32(packet, upper + field, (load32(packet, upper + field) + by) | 0);
     const { ack, syn, rst, psh } = tcpFlag;
+    // Whoever waits for an answer to his SYN goes by the acknowledgement alone.
+    if (kind === 1 || kind === 2) shift(tcpField.ack, this.far());
     if (kind === 1) {
       packet[flagsAt] = rst | ack;
-      // Within the window often, but far from what comes next.
-      shift(tcpField.seq, this.random.below(2) === 0 ? -1 - this.random.below(2 ** 20) : this.far());
+      // In the window, but far from what comes next.
+      shift(tcpField.seq, model.length - headers + nearBytes + this.random.below(nearBytes));
     } else if (kind === 2) {
       packet[flagsAt] = syn | (this.random.below(2) === 0 ? ack : 0);
       shift(tcpField.seq, this.far());

@@ -51,12 +51,12 @@ export function checkEnd(host: SimulatedHost): string[] {
   return faults;
 }
 
-/** Whether each end of a connection got what it was to get. `lossless`: nothing excuses a failure. */
+/** Whether each end of a connection got what it was to get. `mild`: the line was not so bad that one may fail. */
 export function checkSessions(
   plan: Plan,
   client: Session | undefined,
   servers: readonly Session[],
-  lossless: boolean,
+  mild: boolean,
 ): string[] {
   const faults: string[] = [];
   const { up, down } = totals(plan);
@@ -67,11 +67,11 @@ export function checkSessions(
   const failed = (one: Session) => one.ending?.code !== "end" && one.ending?.code !== "closed";
   const both = server ? [client, server] : [client];
   if (!isClean(plan)) return faults;
-  if (lossless) {
+  if (mild) {
     if (!server) faults.push(`${client.name}: nobody accepted it`);
     for (const one of both.filter(failed)) {
       faults.push(
-        `${one.name}: ended with "${one.ending?.code} ${one.ending?.error}" on a line that loses nothing`,
+        `${one.name}: ended with "${one.ending?.code} ${one.ending?.error}" on a line that is not so bad`,
       );
     }
   }

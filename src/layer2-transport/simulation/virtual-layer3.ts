@@ -181,7 +181,7 @@ export class VirtualLayer3 {
     if (gsoKind === 0) {
       if (length > mtu) return `${length} bytes, which are more than the MTU of ${mtu}`;
       writeTcpChecksum(pool.bytes, ip, six, length);
-      this.send(Uint8Array.prototype.slice.call(pool.bytes, ip, ip + length));
+      this.send(new Uint8Array(pool.bytes.subarray(ip, ip + length)));
       return "";
     }
     if (headerBytes + tcpBytes + Math.min(gsoBytes, length - headerBytes - tcpBytes) > mtu) {
