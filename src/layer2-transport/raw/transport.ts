@@ -29,6 +29,8 @@ import { UdpTransport } from "./udp-transport.ts";
 
 /** Packets that are taken in one turn. */
 const packetsPerTurn = 256;
+/** Packets that are taken from a ring at once. */
+const packetsPerBatch = 32;
 
 const protocolTcp = 6;
 /** Where a quoted packet's protocol stands, counted from the ICMP message's first byte. */
@@ -60,8 +62,8 @@ class RawTransport implements Transport {
   /** From `performance.now` to layer 3's clock, in milliseconds. */
   private readonly clockMs = Number(process.hrtime.bigint()) / 1e6 - performance.now();
   private readonly loop: PollLoop;
-  /** The descriptor of the packet at hand. */
-  private readonly atHand = new Int32Array(descriptorWords);
+  /** The descriptors of the packets at hand. */
+  private readonly batch = new Int32Array(packetsPerBatch * descriptorWords);
 
   constructor(context: RawTransportContext) {
     const { link, events, pool, counters } = context;
@@ -190,18 +192,23 @@ class RawTransport implements Transport {
 
   private takeFrom(ring: RingConsumer): number {
     const { pool } = this.context;
-    const packet = this.atHand;
+    const { batch } = this;
     let taken = 0;
     while (taken < packetsPerTurn) {
-      const at = ring.take();
-      if (at < 0) break;
-      taken += 1;
-      // Copied and given back before anything is done with it. Should this worker die, what the ring still holds has
-      // never been touched and the native thread takes it back; the packet at hand is found by its holder.
-      for (let i = 0; i < descriptorWords; i += 1) packet[i] = ring.words[at + i] as number;
-      pool.hold(descriptor.frameOf(packet, 0), pool.partition);
+      let count = 0;
+      for (; count < packetsPerBatch; count += 1) {
+        const at = ring.take();
+        if (at < 0) break;
+        const to = count * descriptorWords;
+        for (let i = 0; i < descriptorWords; i += 1) batch[to + i] = ring.words[at + i] as number;
+        pool.hold(descriptor.frameOf(batch, to), pool.partition);
+      }
+      if (count === 0) break;
+      // Copied and given back before anything is done with them. Should this worker die, what the ring still holds has
+      // never been touched and the native thread takes it back; the packets at hand are found by their holder.
       ring.release();
-      this.packet(packet, 0);
+      for (let i = 0; i < count; i += 1) this.packet(batch, i * descriptorWords);
+      taken += count;
     }
     return taken;
   }
