@@ -14,7 +14,7 @@ import type { ConnectRequest } from "./transport.ts";
 export const tally = { started: 0, opened: 1, open: 2, failed: 3 } as const;
 export const tallyWords = 64;
 
-/** Handshakes under way at once: more would overflow the ring that their answers come by (4,096 packets). */
+/** Handshakes under way at once: more would overflow the ring that their answers come by (8,192 packets). */
 const pendingMost = 1024;
 /** Connections started in one turn: the packets of those before must get their turn too. */
 const startedPerTurn = 256;

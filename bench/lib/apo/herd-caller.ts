@@ -26,8 +26,8 @@ export function herdBytes(connections: number): number {
 
 const requestBytes = 64;
 /** Requests of the second round that may be on their way. */
-const outstandingMost = 4096;
-const burst = 1024;
+const outstandingMost = 1024;
+const burst = 256;
 
 const shared = getEnvironmentData(herdKey) as unknown as SharedArrayBuffer | undefined;
 const memory = new Float64Array(shared ?? new SharedArrayBuffer(herdBytes(0)));
