@@ -34,7 +34,7 @@ export const shardCount = 16;
 /** Words of a queue's control. */
 export const controlWords = 16;
 /** Descriptors a ring to or from the native thread holds. */
-export const packetRingCapacity = 4096;
+export const packetRingCapacity = 8192;
 
 /** What a worker shares with the native thread of one queue. Plain data: it crosses threads. */
 export interface QueueMemory {
