@@ -128,13 +128,15 @@ export class TcpGuard implements Admission, EvictorEvents {
       this.floodCount += 1;
       if (this.floodCount % floodSample === 0) this.watches.flood.sample(words, at, wordCount, hopLimit);
     }
-    if (this.level >= pressure.high) {
+    if (this.level === pressure.full) {
       this.counters.add("layer2.guard.syn-memory");
       this.watches.memory.add(words, at, wordCount, hopLimit);
       return synVerdict.drop;
     }
     if (!this.withinLimits(words, at, wordCount, nowMs)) return synVerdict.drop;
-    if (!isFlood && (this.settings.halfOpen === 0 || halfOpen < this.settings.halfOpen))
+    // Near the ceiling, too, nothing is kept for a handshake: else forged SYNs would hold what real clients need.
+    const isScarce = this.level >= pressure.high;
+    if (!isFlood && !isScarce && (this.settings.halfOpen === 0 || halfOpen < this.settings.halfOpen))
       return synVerdict.take;
     this.counters.add("layer2.guard.cookies");
     return synVerdict.cookie;

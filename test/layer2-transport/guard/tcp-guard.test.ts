@@ -253,12 +253,16 @@ describe("memory", () => {
     const { account } = guard;
     account.records = 950 * 1024;
     guard.turn(0);
-    expect(guard.syn(lone, 0, 1, 0, 0)).toBe(synVerdict.drop);
+    expect(guard.syn(lone, 0, 1, 0, 0)).toBe(synVerdict.cookie);
     expect(guard.memory(50_000)).toBe(true);
+    account.records = 1024 * 1024;
+    guard.turn(10);
+    expect(guard.syn(lone, 0, 1, 0, 10)).toBe(synVerdict.drop);
+    account.records = 950 * 1024;
     expect(guard.memory(200_000)).toBe(false);
     expect(counters.get("layer2.guard.syn-memory")).toBe(1);
     expect(counters.get("layer2.guard.memory-refused")).toBe(1);
-    pass(guard, 10, 1500);
+    pass(guard, 20, 1500);
     expect(attacks()[0]).toMatchObject({ kind: "memory" });
     account.records = 0;
     guard.turn(5000);
