@@ -2,7 +2,7 @@
  * Somebody on the wire who means harm and does not know the numbers: old packets again, resets, SYNs, acknowledgements
  * and data with sequence numbers that are not quite right. None of it may change what connections carry, or end one.
  *
- * Layer 2, simulation only. It spoofs addresses, keeps ports, options and checksums right, and takes care not to hit the
+ * Layer 2, simulation only. It spoofs addresses, keeps ports, options and checksums right, takes care not to hit the
  * one number that RFC 5961 lets a reset through for.
  */
 

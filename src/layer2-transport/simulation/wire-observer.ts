@@ -146,7 +146,7 @@ export class WireObserver {
     this.ignored.add(`${client} > ${server}`).add(`${server} > ${client}`);
   }
 
-  /** Likewise of a packet's flow, when its SYN is forged: whoever answers it contradicts what he says to the other end. */
+  /** Likewise of a packet's flow, when its SYN is forged: whoever answers it contradicts what he says to the other. */
   ignoreForged(packet: Uint8Array): void {
     const version6 = (packet[0] as number) >>> 4 === 6;
     if (((packet[ipHeaderBytes(version6) + tcpField.flags] as number) & syn) === 0) return;

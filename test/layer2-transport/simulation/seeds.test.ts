@@ -40,7 +40,7 @@ describe("seeds", () => {
     const scenario = drawScenario(12);
     const runs = [0, 1].map(() => runScenario(scenario, { traceBytes: 2 ** 24 }));
     const [one, other] = runs.map(({ pcapng }) => Buffer.from(pcapng()));
-    expect(one?.length).toBeGreaterThan(5000);
+    expect(one?.length).toBeGreaterThan(1000);
     expect(one?.equals(other as Buffer)).toBe(true);
     expect(drawScenario(12)).toEqual(scenario);
     expect(drawScenario(13)).not.toEqual(scenario);
