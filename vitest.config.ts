@@ -1,6 +1,7 @@
 /**
- * How the tests run: every `test/**` file in a process of its own, two at a time; in CI one at a time, since players and
- * cameras work in real time and take a machine that is late for a server that has failed.
+ * How the tests run: every `test/**` file in a process of its own, two at a time. CI runs those with players, cameras and
+ * kernels one at a time (APO_TEST_WORKERS=1): they work in real time and take a machine that is late for a server that
+ * has failed.
  *
  * Processes and not threads: the native addon, worker threads, signals, `process.setuid` and network
  * namespaces belong to a process, and a test that crashes one must not take the others with it.
@@ -11,7 +12,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    maxWorkers: process.env.CI === undefined ? 2 : 1,
+    maxWorkers: Number(process.env.APO_TEST_WORKERS ?? 2),
     testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
