@@ -285,6 +285,8 @@ export class Receiver {
       tcb.duplicateEnd = reassembly.duplicateEnd;
     } else if (result === inserted.refused) {
       context.counters.add("layer2.tcp.drop.reassembly");
+      // An honest peer on a bad path has many gaps, too, but of whole segments.
+      if (4 * length > tcb.receiveMss) return;
       const six = tcb.version6 ? 4 : 1;
       context.admission.strange(strangeKind.gaps, words, tcb.base + node.peerAddress, six, timeMs);
     }
