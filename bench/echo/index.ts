@@ -40,8 +40,10 @@ async function run({ quick, say }: BenchContext): Promise<Row[]> {
     const rows: Row[] = [];
     for (const connections of counts) {
       const all: Rounds = new Map();
+      const many = connections > 1000 ? 3 : 1;
+      const longer = { ...effort, warmMs: many * effort.warmMs, runMs: many * effort.runMs };
       for (let round = 0; round < effort.rounds; round += 1) {
-        await oneRound({ ground, program: echo_client, connections, effort, all });
+        await oneRound({ ground, program: echo_client, connections, effort: longer, all });
       }
       for (const medium of ["mem", "xdp", "tun"] as const) rows.push(...rowsOf(medium, connections, all));
     }

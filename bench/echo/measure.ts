@@ -8,6 +8,8 @@ import type { MemPairFigures, MemPairOptions } from "./mem-pair.ts";
 import type { EchoServer } from "./servers.ts";
 
 export const requestBytes = 64;
+/** How long thousands of connections may take to be opened and to ask. */
+const longMs = 120_000;
 
 export interface Effort {
   readonly rounds: number;
@@ -42,7 +44,7 @@ export async function measureEcho(
   effort: Effort,
 ): Promise<EchoFigures> {
   const command = server.callers.command([program, server.address, "7", String(requestBytes)]);
-  const client = new Child(command, { name: "the clients" });
+  const client = new Child(command, { name: "the clients", answerMs: longMs });
   try {
     await client.answer<{ ready: boolean }>();
     const { failed } = await client.ask<{ failed: number }>(`open ${connections}`);
@@ -71,7 +73,10 @@ export async function measureEcho(
 /** Both ends ours, on `mem`. */
 export async function measureMem(options: MemPairOptions): Promise<EchoFigures> {
   const program = `${import.meta.dirname}/mem-pair.ts`;
-  const child = new Child([process.execPath, program, JSON.stringify(options)], { name: "mem" });
+  const child = new Child([process.execPath, program, JSON.stringify(options)], {
+    name: "mem",
+    answerMs: longMs,
+  });
   try {
     const figures = await child.answer<MemPairFigures>();
     return {

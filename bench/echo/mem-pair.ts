@@ -51,7 +51,7 @@ async function main({ connections, placement, warmMs, runMs }: MemPairOptions): 
   const client = await createRuntime({ link: "mem", wire, address: "10.0.0.2/8", workers: 1 });
   const caller = new URL("../lib/apo/echo-caller.ts", import.meta.url);
   const to = `10.0.0.1:${echoPort}`;
-  const group = { connections, ...(await handlersAt("worker", caller)) };
+  const group = { connections, connectMs: 100_000, ...(await handlersAt("worker", caller)) };
   await client.opens({ protocol: "tcp", to, ...group });
   while ((memory[cell.connected] as number) < connections) await sleep(5);
   await sleep(warmMs);
