@@ -32,6 +32,8 @@ export interface MemPairFigures {
   readonly threads: string;
 }
 
+/** Each of 10,000 answers that are not acknowledged yet has a frame of its own. */
+const poolBytes = 2 ** 28;
 const mainThread = `${process.pid}/${process.pid}`;
 
 async function main({ connections, placement, warmMs, runMs }: MemPairOptions): Promise<void> {
@@ -39,7 +41,7 @@ async function main({ connections, placement, warmMs, runMs }: MemPairOptions): 
   memory[cell.requestBytes] = 64;
   setEnvironmentData(callerKey, memory.buffer as unknown as never);
   const wire = createWire();
-  const server = await createRuntime({ link: "mem", wire, address: "10.0.0.1/8", workers: 1 });
+  const server = await createRuntime({ link: "mem", wire, address: "10.0.0.1/8", workers: 1, poolBytes });
   const echo = new URL("../lib/apo/echo-handlers.ts", import.meta.url);
   await server.opens({
     protocol: "tcp",
@@ -48,7 +50,7 @@ async function main({ connections, placement, warmMs, runMs }: MemPairOptions): 
     ...(await handlersAt(placement, echo)),
   });
   const before = new Set(snapshotCpu(process.pid).threads.keys());
-  const client = await createRuntime({ link: "mem", wire, address: "10.0.0.2/8", workers: 1 });
+  const client = await createRuntime({ link: "mem", wire, address: "10.0.0.2/8", workers: 1, poolBytes });
   const caller = new URL("../lib/apo/echo-caller.ts", import.meta.url);
   const to = `10.0.0.1:${echoPort}`;
   const group = { connections, connectMs: 100_000, ...(await handlersAt("worker", caller)) };

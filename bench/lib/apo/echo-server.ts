@@ -18,7 +18,7 @@ export interface EchoServerOptions {
 }
 
 async function main({ runtime, placement }: EchoServerOptions): Promise<void> {
-  const apo = await createRuntime({ workers: 1, ...runtime });
+  const apo = await createRuntime({ workers: 1, poolBytes: 2 ** 28, ...runtime });
   const handlers = await handlersAt(placement, new URL("./echo-handlers.ts", import.meta.url));
   await apo.opens({ protocol: "tcp", port: echoPort, backlog: 256, ...handlers });
   process.stdout.write('{"ready":true}\n');
