@@ -10,6 +10,7 @@ import type { RandomStream } from "../../layer3-ip/random-stream.ts";
 import type { VirtualWire } from "../../layer3-ip/virtual-wire.ts";
 import {
   ipHeaderBytes,
+  load16,
   load32,
   store32,
   tcpField,
@@ -23,6 +24,7 @@ const keptMax = 128;
 const attackerAddress = "10.255.255.254";
 /** Beyond any window, before and behind it. */
 const farBytes = 2 ** 30;
+const firstClientPort = 1024;
 /** Within most windows. */
 const nearBytes = 20_000;
 
@@ -91,7 +93,9 @@ export class Attacker {
       // In the window, but far from what comes next.
       shift(tcpField.seq, model.length - headers + nearBytes + this.random.below(nearBytes));
     } else if (kind === 2) {
-      packet[flagsAt] = syn | (this.random.below(2) === 0 ? ack : 0);
+      // A bare SYN to one that calls is taken for a simultaneous open, which no rule forbids: to servers alone.
+      const isToServer = load16(packet, upper + 2) < firstClientPort;
+      packet[flagsAt] = isToServer && this.random.below(2) === 0 ? syn : syn | ack;
       shift(tcpField.seq, this.far());
     } else if (kind === 3) {
       packet[flagsAt] = ack;
