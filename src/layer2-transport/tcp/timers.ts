@@ -113,7 +113,8 @@ export class Timers {
     }
     if (tcb.recovery.backoffs !== blackholeBackoffs || tcb.mss <= searchMss) return;
     const out = (tcb.sendNext - tcb.sendUna) | 0;
-    if (out < tcb.mss) return;
+    // Whatever is out in shorter segments than these cannot be too long.
+    if (out <= searchMss) return;
     tcb.peerMss = Math.min(tcb.peerMss, searchMss);
     tcb.mss = searchMss;
     tcb.recovery.setMss(searchMss);
