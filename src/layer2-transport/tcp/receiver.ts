@@ -279,7 +279,8 @@ export class Receiver {
       : reassembly.insert(seq, frame, offset, length, tcb.receiveNext);
     context.admission.account.received += reassembly.bytes - before;
     if (result === inserted.duplicate) {
-      if (!tcb.sack) return;
+      // Of several pieces the last may have been new: a block of nothing tells nobody anything.
+      if (!tcb.sack || reassembly.duplicateStart === reassembly.duplicateEnd) return;
       tcb.hasDuplicate = true;
       tcb.duplicateStart = reassembly.duplicateStart;
       tcb.duplicateEnd = reassembly.duplicateEnd;
