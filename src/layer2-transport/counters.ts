@@ -68,6 +68,7 @@ export const workerCounterNames = [
   "layer2.tcp.fast-open-lost",
   "layer2.tcp.fast-open-refused",
   "layer2.tcp.fast-open-sent",
+  "layer2.tcp.frames-missed",
   "layer2.tcp.handshakes-given-up",
   "layer2.tcp.icmp-soft-errors",
   "layer2.tcp.keepalive-probes",

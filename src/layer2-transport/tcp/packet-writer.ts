@@ -52,6 +52,8 @@ export class PacketWriter {
   readonly bytes: Uint8Array;
   private readonly pool: FramePool;
   private readonly output: PacketOutput;
+  /** Packets that had to wait because the pool was empty. */
+  framesMissed = 0;
   private frame = 0;
   private packetOffset = 0;
   private version6 = false;
@@ -68,8 +70,12 @@ export class PacketWriter {
     const ip = ipHeaderBytes(version6);
     const length = ip + tcpBytes;
     const large = headroomBytes + length > smallFrameBytes;
-    const frame = this.pool.allocateFrame(large);
-    if (frame === 0) return false;
+    // A small packet goes in a large frame before it goes not at all: an ACK may free what others wait for.
+    const frame = this.pool.allocateFrame(large) || (large ? 0 : this.pool.allocateFrame(true));
+    if (frame === 0) {
+      this.framesMissed += 1;
+      return false;
+    }
     this.begin(frame, large ? 0 : headroomBytes, version6, length);
     return true;
   }

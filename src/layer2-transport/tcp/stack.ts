@@ -181,6 +181,10 @@ export class TcpStack {
       this.blocked = true;
     }
     dirty.length = kept;
+    const { writer } = this.output;
+    if (writer.framesMissed === 0) return;
+    core.context.counters.add("layer2.tcp.frames-missed", writer.framesMissed);
+    writer.framesMissed = 0;
   }
 
   /** False: no room, try again. */
