@@ -1,6 +1,6 @@
 /**
- * How the tests run: every `test/**` file in a process of its own, two at a time. CI runs those with players, cameras and
- * kernels one at a time (APO_TEST_WORKERS=1): they work in real time and take a machine that is late for a server that
+ * How the tests run: every `test/**` file in a process of its own, two at a time. CI runs those with players and cameras
+ * one at a time (APO_TEST_WORKERS=1): they work in real time and take a machine that is late for a server that
  * has failed.
  *
  * Processes and not threads: the native addon, worker threads, signals, `process.setuid` and network
