@@ -116,6 +116,7 @@ describe("options", () => {
       demo: true,
       stats: false,
       json: false,
+      environment: {},
     });
   });
 });

@@ -50,6 +50,12 @@ struct ImpairmentSettings {
   uint64_t queue_bytes = 256 * 1024;  // before the rate; beyond it the tail is dropped
   uint64_t mtu = 0;                   // 0: no limit
 
+  // Whether each packet's fate is its own: then a super-packet must be taken apart before it is decided.
+  [[nodiscard]] bool decides() const {
+    return (jitter_us | loss | burst_enter | burst_loss_good | reorder | duplicate | corrupt |
+            rate_bits_per_second) != 0;
+  }
+
   // nullopt: not kFields whole numbers within their bounds.
   static std::optional<ImpairmentSettings> from(std::span<const double> numbers);
   void to(std::span<double, kFields> numbers) const;

@@ -52,6 +52,12 @@ int MemEndpoint::start(const LinkContext& context) {
   return 0;
 }
 
+// A bad line loses packets and not what a sender put together: it takes no super-packets.
+LinkFeatures MemEndpoint::features() const {
+  const bool whole = !wire_->decides();
+  return {true, whole, whole};
+}
+
 size_t MemEndpoint::receive(std::span<IncomingPacket> packets) {
   const bool all = closed_.load(std::memory_order_acquire);
   size_t count = 0;
@@ -202,6 +208,7 @@ MemWire::MemWire(uint32_t id, const MemWireOptions& options)
     : id_(id),
       options_(options),
       impairment_(options.impairment),
+      decides_(options.impairment.decides()),
       table_(std::make_shared<MemTable>()) {}
 
 MemWire::~MemWire() {
@@ -241,6 +248,7 @@ void MemWire::impair(const ImpairmentSettings& settings) {
   impairment_ = settings;
   impairment_.seed_low = before.seed_low;
   impairment_.seed_high = before.seed_high;
+  decides_.store(impairment_.decides(), std::memory_order_relaxed);
   for (const auto& plug : plugs_) plug->impair(impairment_);
 }
 

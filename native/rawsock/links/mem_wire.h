@@ -51,7 +51,7 @@ class MemEndpoint final : public Link,
   [[nodiscard]] int start(const LinkContext& context) override;
   [[nodiscard]] size_t mtu() const override { return plug_mtu_; }
   // A wire between runtimes of one process loses no facts: what one end left undone, the other does.
-  [[nodiscard]] LinkFeatures features() const override { return {true, true, true}; }
+  [[nodiscard]] LinkFeatures features() const override;
   [[nodiscard]] size_t receive(std::span<IncomingPacket> packets) override;
   void send(std::span<OutgoingPacket> packets) override;
   [[nodiscard]] uint64_t deadline_us() const override { return inbox_.due_us(); }
@@ -105,6 +105,8 @@ class MemWire : public std::enable_shared_from_this<MemWire> {
   [[nodiscard]] size_t endpoints();
 
   [[nodiscard]] ImpairmentSettings impairment();
+  // Whether packets have fates of their own just now.
+  [[nodiscard]] bool decides() const { return decides_.load(std::memory_order_relaxed); }
   // For every packet that is sent from here on. The seed stays.
   void impair(const ImpairmentSettings& settings);
 
@@ -133,6 +135,7 @@ class MemWire : public std::enable_shared_from_this<MemWire> {
   const MemWireOptions options_;
   std::mutex mutex_;  // guards all below; taken before a plug's
   ImpairmentSettings impairment_;
+  std::atomic<bool> decides_{false};  // impairment_.decides(), for senders
   std::shared_ptr<const MemTable> table_;
   std::vector<std::shared_ptr<MemPlug>> plugs_;
   size_t mirrors_ = 0;
