@@ -131,7 +131,7 @@ void packets_cross_and_all_are_accounted_for() {
     runtime->open_port(7000);
     CHECK(runtime->thread->attach_worker(0, runtime->port()));
     CHECK(!runtime->thread->attach_worker(0, runtime->port()));
-    CHECK(!runtime->thread->attach_worker(kWorkersMax, runtime->port()));
+    CHECK(!runtime->thread->attach_worker(kPlacesMax, runtime->port()));
   }
   constexpr uint32_t kCount = 30'000;
   std::thread other([&] { work(b, kPeer4, kOwn4, kCount, kCount); });
