@@ -197,6 +197,9 @@ export class Threads {
     await this.workers.terminate();
     this.guard?.close();
     const failure = this.rawLink?.close();
+    // What was posted to a thread that had stopped listening is nobody's: every thread has ended by now.
+    for (let party = 0; party <= this.mainParty + this.parties.appWorkers; party += 1)
+      this.pool.dropAll(party);
     if (failure) process.emitWarning(failure.message, { type: "ApoWarning", code: "APO_PCAP" });
   }
 
