@@ -321,7 +321,9 @@ describe("a layer-2 worker that dies", () => {
       const next = await dial(listener.port).catch(() => undefined);
       if (!next) continue;
       more.push(next);
-      await until("it is in", () => connected.length === 20 + more.length);
+      // The kernel may have taken it for that socket, and lets it go with it.
+      await until("it is in, or gone", () => connected.length === 20 + more.length || next.socket.destroyed);
+      if (connected.length < 20 + more.length) more.pop();
     }
     for (const client of more) {
       client.write("hello\n");
